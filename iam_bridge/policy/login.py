@@ -116,6 +116,7 @@ def decide_login(
     name: str,
     token: VerifiedToken,
     facts: AccountFacts,
+    *,
     own: Account | None,
     rules: LoginRules,
     now: datetime,
