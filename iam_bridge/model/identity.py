@@ -19,7 +19,7 @@ ISSUER_MAX = 255
 
 def has_control(text: str) -> bool:
     """Tell whether the text holds a control, format or line-separating character."""
-    return any(not c.isprintable() for c in text)
+    return not text.isprintable()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,7 +48,8 @@ class Issuer:
         """Tell whether a token's `iss` is this issuer: as configured, or differing by one final slash."""
         if not isinstance(text, str):
             return False
-        return text == self.url or text == self.url + "/" or (self.url.endswith("/") and text == self.url[:-1])
+        twin = self.url[:-1] if self.url.endswith("/") else self.url + "/"
+        return text in (self.url, twin)
 
     def __str__(self) -> str:
         return self.url
