@@ -36,6 +36,10 @@ def _switch(iam: EmbeddedIam, **attributes: Any) -> None:
         setattr(iam, name, value)
 
 
+def _person(iam: EmbeddedIam, person: str) -> Person:
+    return iam.person(person)
+
+
 def _add_person(iam: EmbeddedIam, attributes: Mapping[str, str] | None = None, **fields: Any) -> Person:
     return iam.add_person(**fields, attributes=tuple((attributes or {}).items()))
 
@@ -45,7 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "mint-for-client": EmbeddedIam.mint_for_client,
     "mint-id-token": EmbeddedIam.mint_id_token,
     "revoke": EmbeddedIam.revoke,
-    "person": EmbeddedIam.person,
+    "person": _person,
     "add-person": _add_person,
     "suspend": EmbeddedIam.suspend,
     "restore": EmbeddedIam.restore,

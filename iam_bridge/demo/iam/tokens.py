@@ -107,7 +107,8 @@ def _pad_claims(claims: Mapping[str, Any], size: int) -> dict[str, Any]:
     if claim := next(has_groups, None):
         entry = spell_group(GROUP_CLAIMS[claim], PADDING_PATH)
         copies = 2 if claim == "entitlements" and "eduperson_entitlement" in claims else 1
-        number = missing // ((len(_encode({"": [entry]})) - len(_encode({"": []})) + 1) * copies)
+        size_of_entry = len(_encode({"": entry.format(0)})) - len('{"":}') + 1
+        number = missing // (size_of_entry * copies)
         more = [entry.format(index) for index in range(1, number + 1)]
         padded[claim] = [*claims[claim], *more]
         if copies == 2:
