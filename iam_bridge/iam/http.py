@@ -50,7 +50,11 @@ class Answer:
         return parse_retry_after(self.headers)
 
 
-class BadStatus(SourceUnavailable):
+class BadAnswer(SourceUnavailable):
+    """The server was reached and its answer cannot be used."""
+
+
+class BadStatus(BadAnswer):
     """A status that the caller does not accept; `oauth_error` is a registered error code or empty."""
 
     def __init__(
@@ -81,6 +85,13 @@ class Session:
     ) -> None:
         self.close()
 
+    def prepare(self, where: str) -> None:
+        """Load what the first request needs (modules, CAs), for a process that gives its rights away in between.
+
+        `where` names the server in the SourceUnavailable that a CA file without use raises.
+        """
+        self._open(where)
+
     def close(self) -> None:
         """Close every connection; the session may be used again."""
         if self._transport is not None:
@@ -103,8 +114,8 @@ class Session:
         """Ask for a JSON object and give it whole, within `timeout_s` seconds from name look-up to last byte.
 
         `basic` is (client id, secret), sent as they are: INDIGO IAM does not undo the form encoding that RFC 6749
-        2.3.1 asks for. `accept` lists the statuses that are answers. Raises BadStatus for another status and
-        SourceUnavailable for everything else that stands against an answer.
+        2.3.1 asks for. `accept` lists the statuses that are answers. Raises BadStatus for another status, BadAnswer for
+        an answer that cannot be used, and SourceUnavailable for everything else that stands against one.
         """
         where = _check_url(url)
         headers = {"Accept": "application/json, application/*+json", "Accept-Encoding": "identity"}
@@ -171,11 +182,11 @@ def _header_safe(secret: str, where: str) -> str:
 
 def _parse_body(where: str, status: int, body: bytes) -> dict[str, Any]:
     if not body.strip():
-        raise SourceUnavailable(f"{where} answered {status} with an empty body")
+        raise BadAnswer(f"{where} answered {status} with an empty body")
     try:
         return parse_json_object(body)
     except InvalidValue as error:
-        raise SourceUnavailable(f"{where} answered {status} with what cannot be read: {error.message}") from None
+        raise BadAnswer(f"{where} answered {status} with what cannot be read: {error.message}") from None
 
 
 def _bad_status(where: str, status: int, body: bytes, headers: Mapping[str, str]) -> BadStatus:
