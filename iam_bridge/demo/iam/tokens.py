@@ -118,8 +118,7 @@ def _pad_claims(claims: Mapping[str, Any], size: int) -> dict[str, Any]:
         entry_size = len('"collaboration_role_0000":"synthetic-padding-value",')
         for index in range(1, missing // entry_size):
             attributes[f"collaboration_role_{index:04d}"] = "synthetic-padding-value"
-        padded["attr"] = attributes
-        if len(_encode(padded)) > size:
-            del padded["attr"]
+        if attributes:
+            padded["attr"] = attributes
     padded["filler"] = "x" * (size - len(_encode(padded)))
     return padded
