@@ -37,12 +37,16 @@ def parse_settings(text: str, path: Path) -> Settings:
 def read_settings(path: Path) -> Settings:
     """Read the settings file once, after looking at its owner and mode on the open descriptor."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold us
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}", hint="name another with --config") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_trusted(os.fstat(descriptor), path)
-        raw = file.read(SIZE_MAX + 1)
+        raw = b""
+        while len(raw) <= SIZE_MAX and (chunk := os.read(descriptor, SIZE_MAX)):
+            raw += chunk
+    finally:
+        os.close(descriptor)
     if len(raw) > SIZE_MAX:
         raise _refuse(path, (f"the file is larger than {SIZE_MAX} bytes",))
     try:

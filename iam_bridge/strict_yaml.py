@@ -43,7 +43,7 @@ def _scalar(node: yaml.ScalarNode) -> Scalar:
     return int(text) if _INT.match(text) else text
 
 
-def _mapping(node: yaml.MappingNode, depth: int) -> dict[str, Node]:
+def _mapping(node: yaml.MappingNode) -> dict[str, Node]:
     pairs: dict[str, Node] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -52,27 +52,29 @@ def _mapping(node: yaml.MappingNode, depth: int) -> dict[str, Node]:
         key = str(key_node.value)
         if key in pairs:
             raise _at(line, f"the key {key!r} stands here a second time (first in line {pairs[key].line})")
-        pairs[key] = _node(value_node, depth + 1)
+        pairs[key] = _node(value_node)
     return pairs
 
 
-def _node(node: yaml.Node, depth: int) -> Node:
+def _node(node: yaml.Node) -> Node:
     line = node.start_mark.line + 1
-    if depth > DEPTH_MAX:
-        raise _at(line, f"nested deeper than {DEPTH_MAX} levels")
     if isinstance(node, yaml.ScalarNode):
         return Node(_scalar(node), line)
     if isinstance(node, yaml.SequenceNode):
-        return Node([_node(item, depth + 1) for item in node.value], line)
+        return Node([_node(item) for item in node.value], line)
     if isinstance(node, yaml.MappingNode):
-        return Node(_mapping(node, depth), line)
+        return Node(_mapping(node), line)
     raise _at(line, "neither text, nor a list, nor a mapping")
 
 
 def _check_events(text: str) -> None:
-    """Refuse what makes two places one, or names a type: anchors, aliases and tags (before anything is built)."""
+    """Refuse, before anything is built: depth, anchors, aliases (two places made one) and tags (types named)."""
+    depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         line = event.start_mark.line + 1 if event.start_mark is not None else 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH_MAX:
+            raise _at(line, f"nested deeper than {DEPTH_MAX} levels")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _at(line, "anchors and aliases (& and *) are not accepted")
         if getattr(event, "tag", None):
@@ -91,4 +93,4 @@ def load(text: str) -> Node:
         raise _at(1, f"no YAML: {type(error).__name__}") from error
     if root is None:
         raise InvalidValue("line 1: the file is empty")
-    return _node(root, 0)
+    return _node(root)
