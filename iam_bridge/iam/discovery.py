@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from iam_bridge.errors import SourceUnavailable
-from iam_bridge.iam.http import Session
+from iam_bridge.iam.http import BadAnswer, Session
 from iam_bridge.model.identity import Issuer
 
 MAX_METADATA_BYTES = 128 * 1024
@@ -46,16 +45,16 @@ def fetch_metadata(session: Session, issuer: Issuer, *, timeout_s: float) -> Met
 
 
 def parse_metadata(body: dict[str, Any], issuer: Issuer) -> Metadata:
-    """Read metadata; raise SourceUnavailable when `issuer` in it is another (Discovery 4.3) or it names no keys."""
+    """Read metadata; raise BadAnswer when `issuer` in it is another (Discovery 4.3) or it names no keys."""
     url = metadata_url(issuer)
     if not issuer.matches(body.get("issuer")):
-        raise SourceUnavailable(
+        raise BadAnswer(
             f"{url} speaks for another issuer than {issuer}", hint="write the issuer exactly as its metadata do"
         )
     home = urlsplit(issuer.url)
     jwks_uri = _endpoint(body, "jwks_uri", home)
     if jwks_uri is None:
-        raise SourceUnavailable(f"{url} names no jwks_uri by https on its own host")
+        raise BadAnswer(f"{url} names no jwks_uri by https on its own host")
     return Metadata(
         issuer=issuer,
         jwks_uri=jwks_uri,

@@ -26,9 +26,8 @@ def read_secret(path: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise SettingsError(f"the secret file {path} is no plain file")
         if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-            raise SettingsError(
-                f"the secret file {path} has mode {stat.S_IMODE(status.st_mode):04o}", hint=f"chmod 0640 {path}, or less"
-            )
+            mode = stat.S_IMODE(status.st_mode)
+            raise SettingsError(f"the secret file {path} has mode {mode:04o}", hint=f"chmod 0640 {path}, or less")
         raw = file.read(MAX_SECRET_BYTES + 1)
     secret = raw.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
     if not secret or len(secret) > MAX_SECRET_BYTES or not secret.isascii() or not secret.isprintable():

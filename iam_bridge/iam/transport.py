@@ -27,6 +27,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 from iam_bridge.errors import SourceUnavailable
+from iam_bridge.iam.http import BadAnswer
 
 _CHUNK = 64 * 1024
 _deadline: ContextVar[float] = ContextVar("deadline")
@@ -89,12 +90,12 @@ class Transport:
 def _read_body(response: requests.Response, *, where: str, max_bytes: int) -> bytes:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         # A kilobyte of gzip can hold a gigabyte; we asked for none of it.
-        raise SourceUnavailable(f"{where} sent a compressed answer, which was not asked for")
+        raise BadAnswer(f"{where} sent a compressed answer, which was not asked for")
     body = bytearray()
     while chunk := response.raw.read(_CHUNK, decode_content=False):
         body += chunk
         if len(body) > max_bytes:
-            raise SourceUnavailable(f"{where} sent more than {max_bytes} bytes")
+            raise BadAnswer(f"{where} sent more than {max_bytes} bytes")
     return bytes(body)
 
 
