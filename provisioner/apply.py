@@ -1,0 +1,100 @@
+"""From a plan to accounts: the ledger first, then the view, then the store, then the homes, then a look back.
+
+The ledger is the one place of truth, and the store is made to say what it says. So a run that dies anywhere leaves a
+ledger that knows what was meant, and the next run completes it; nothing is half done and nothing is given twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from iam_bridge.ledger.view_write import write_bans, write_view
+
+from iam_bridge.model.account import Account, UserName
+from iam_bridge.model.change import Change, LockAccount
+from iam_bridge.model.state import LedgerState, StoreSnapshot, Wanted, WantedAccount
+from provisioner.facts import Site
+from provisioner.homes import make_homes
+
+LOCKED_EXPIRY = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What reached the store and the homes; `problems` are sentences for the report, each with what to do."""
+
+    written: tuple[str, ...]
+    homes: tuple[UserName, ...]
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def _expiry_before(changes: Iterable[Change], store: StoreSnapshot) -> dict[UserName, str]:
+    """Keep what stands in the expiry field of those about to be locked, so that unlocking gives it back."""
+    return {
+        change.name: (store.users[change.name.text].expiry or "") if change.name.text in store.users else ""
+        for change in changes
+        if isinstance(change, LockAccount)
+    }
+
+
+def record(site: Site, run_id: int, changes: Sequence[Change], store: StoreSnapshot, *, now: datetime, by: str) -> None:
+    """Write the changes and their receipts into the ledger, and at once tell the services of locks and bans."""
+    site.ledger.commit(run_id, changes, now=now, saved_expiry=_expiry_before(changes, store), by=by)
+    tell_services(site, now)
+
+
+def tell_services(site: Site, now: datetime) -> None:
+    """Write the view and the ban list; what has not changed is not written."""
+    paths, ledger = site.settings.paths, site.ledger
+    write_bans(paths.bans, ledger.bans(now), ledger_id=ledger.ledger_id, generation=ledger.bans_generation())
+    write_view(ledger, paths.view)
+
+
+def wanted_of(state: LedgerState) -> Wanted:
+    """Say what the store must hold of all that is ours."""
+    accounts = tuple(
+        WantedAccount(account, state.saved_expiry.get(account.name)) for account in state.accounts.values()
+    )
+    return Wanted(accounts, state.groups)
+
+
+def converge(site: Site, now: datetime) -> Applied:
+    """Make the store and the homes say what the ledger says, read the store back, and settle what was pending."""
+    state = site.ledger.read_state(now)
+    report = site.store.converge(wanted_of(state))
+    due = [account for account in state.accounts.values() if account.name in state.homes_due]
+    homes = make_homes(due, site.settings.accounts)
+    if homes.made or homes.kept:
+        site.ledger.homes_made((*homes.made, *homes.kept), now)
+    problems = [*report.problems, *homes.problems]
+    if report.written:
+        problems += [problem for problem in read_back(state, site.store.read()) if problem not in problems]
+    settled = [a.name for a in state.accounts.values() if a.is_open and a.name in state.saved_expiry]
+    if settled and not report.problems:
+        site.ledger.clear_saved_expiry(settled)
+    return Applied(report.written, homes.made, tuple(problems), homes.remarks)
+
+
+def read_back(state: LedgerState, store: StoreSnapshot) -> list[str]:
+    """Compare the store with the ledger after writing; a sentence for each account that is not as it must be."""
+    return [problem for account in state.accounts.values() if (problem := _misfit(account, store))]
+
+
+def _misfit(account: Account, store: StoreSnapshot) -> str:
+    user = store.users.get(account.name.text)
+    if user is None:
+        return f"{account.name} is not in the store after it was written; run: iam-bridge map audit"
+    if user.uid != account.uid:
+        return (
+            f"{account.name} has uid {user.uid} in the store and {account.uid} in the ledger; run: iam-bridge map audit"
+        )
+    if not account.is_open and user.expiry != LOCKED_EXPIRY:
+        return f"{account.name} is locked in the ledger and not in the store; run: iam-bridge provision run"
+    for group in account.groups:
+        standing = store.groups.get(group.text)
+        if standing is None or account.name.text not in standing.members:
+            return f"{account.name} is not in the unix group {group} after it was written; run: iam-bridge map audit"
+    return ""

@@ -1,0 +1,120 @@
+"""One run of the provisioner: pull, plan, apply, report; and the same steps by an admin's word instead of the IAM's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from iam_bridge.errors import BridgeError, Exit, SourceUnavailable
+from iam_bridge.model.change import Change, LeaveGroup, LockAccount, Parked, Plan, count_kinds
+from iam_bridge.model.identity import MemberSnapshot, Subject
+from iam_bridge.model.rules import Settings, SourceRules
+from provisioner.apply import Applied, converge, record, tell_services
+from provisioner.facts import Site, make_plan
+
+Pull = Callable[[SourceRules], MemberSnapshot]
+_NOTHING = Applied((), (), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What the sources answered, and a sentence for each that did not."""
+
+    snapshots: tuple[MemberSnapshot, ...]
+    unavailable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run decided and did."""
+
+    plan: Plan
+    applied: Applied
+    unavailable: tuple[str, ...]
+    members: int
+    started_at: datetime
+
+    @property
+    def exit_status(self) -> Exit:
+        """Give the status by the worst thing in the report: failed, then refused by a guard, then try again."""
+        if self.applied.problems:
+            return Exit.FAILED
+        if self.plan.parked:
+            return Exit.REFUSED
+        return Exit.UNAVAILABLE if self.unavailable else Exit.OK
+
+
+def pull_all(settings: Settings, pull: Pull) -> Pulled:
+    """Ask every source; one that gives no answer stops neither the others nor the run."""
+    snapshots: list[MemberSnapshot] = []
+    unavailable: list[str] = []
+    for source in settings.sources:
+        try:
+            snapshot = pull(source)
+        except SourceUnavailable as error:
+            unavailable.append(f"{source.issuer}: {error}")
+            continue
+        snapshots.append(snapshot)
+        if not snapshot.complete:
+            unavailable.append(f"{source.issuer}: not complete: {snapshot.reason}")
+    return Pulled(tuple(snapshots), tuple(unavailable))
+
+
+def _held(parked: Sequence[Parked]) -> frozenset[Subject]:
+    """Name the people whose removal waits: they keep their last record, and with it their access."""
+    removals = (change for group in parked for change in group.changes)
+    return frozenset(change.subject for change in removals if isinstance(change, LockAccount | LeaveGroup))
+
+
+def run(site: Site, pulled: Pulled, *, now: datetime, by: str, initial: int | None = None) -> RunReport:
+    """Bring the accounts in line with the members; a second run right after finds nothing to do and writes nothing.
+
+    Raises BridgeError only where nothing could be decided or recorded at all; everything else is in the report.
+    """
+    ledger = site.ledger
+    world, plan = make_plan(site, pulled.snapshots, now, initial=initial)
+    remarks = (*pulled.unavailable, *plan.remarks)
+    held = _held(plan.parked)
+    for snapshot in pulled.snapshots:
+        ledger.write_members(snapshot, now, held=held)
+    run_id = ledger.start_run(now, by) if plan else None
+    if run_id is None:
+        tell_services(site, now)
+    else:
+        record(site, run_id, plan.changes, world.store, now=now, by=by)
+    applied = _converge_and_report(site, now)
+    if run_id is None and applied == _NOTHING:
+        run_id = ledger.record_check(now, by, remarks=remarks)
+    else:
+        run_id = run_id if run_id is not None else ledger.start_run(now, by)
+        outcome = "failed" if applied.problems else "done"
+        ledger.finish_run(
+            run_id, now, outcome=outcome, counts=count_kinds(plan.changes), remarks=(*remarks, *applied.problems)
+        )
+    ledger.write_parked(run_id, plan.parked, now)
+    ledger.write_anchors()
+    members = sum(len(snapshot.members) for snapshot in pulled.snapshots)
+    return RunReport(plan, applied, pulled.unavailable, members, now)
+
+
+def apply_by_hand(site: Site, changes: Sequence[Change], *, now: datetime, by: str) -> Applied:
+    """Apply changes that an admin decided (lock, unlock, adopt, ban): recorded, told and converged like those of a run."""
+    if not changes:
+        tell_services(site, now)
+        return _NOTHING
+    run_id = site.ledger.start_run(now, by)
+    record(site, run_id, changes, site.store.read(), now=now, by=by)
+    applied = _converge_and_report(site, now)
+    outcome = "failed" if applied.problems else "done"
+    site.ledger.finish_run(run_id, now, outcome=outcome, counts=count_kinds(changes), remarks=applied.problems)
+    site.ledger.write_anchors()
+    return applied
+
+
+def _converge_and_report(site: Site, now: datetime) -> Applied:
+    """Converge; a store that cannot be written is a problem of this run, not the end of it: the ledger has it all."""
+    try:
+        return converge(site, now)
+    except BridgeError as error:
+        return Applied((), (), (f"{error}; the next run completes what is recorded",), ())
