@@ -99,7 +99,7 @@ def run(site: Site, pulled: Pulled, *, now: datetime, by: str, initial: int | No
 
 
 def apply_by_hand(site: Site, changes: Sequence[Change], *, now: datetime, by: str) -> Applied:
-    """Apply what an admin decided (lock, unlock, adopt, ban): recorded, told and converged like the changes of a run."""
+    """Apply what an admin decided (lock, unlock, adopt, ban), recorded, told and converged as in a run."""
     if not changes:
         tell_services(site, now)
         return _NOTHING
