@@ -83,6 +83,9 @@ static void try_text(const uint8_t *data, size_t size)
                  && options.uids[i].max < UINT32_MAX);
     MUST(options.ranges <= MAX_RANGES && !is_ours(&options, 0) && !is_ours(&options, UINT32_MAX));
     free(text);
+    /* Even if a range could begin at 0, root would not be ours. */
+    struct options all = {.uids = {{0, UINT32_MAX}}, .ranges = 1};
+    MUST(is_ours(&all, 1) && !is_ours(&all, 0));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -96,6 +96,16 @@ def sends(data: bytes) -> Behaviour:
     return lambda connection, _request, _over: connection.sendall(data)
 
 
+def sends_and_hangs(data: bytes) -> Behaviour:
+    """Send these bytes and nothing more, without hanging up: what is wrong must be seen from the bytes alone."""
+
+    def behave(connection: socket.socket, _request: Request, over: threading.Event) -> None:
+        connection.sendall(data)
+        over.wait(20)
+
+    return behave
+
+
 def hangs() -> Behaviour:
     """Read, and never answer."""
 

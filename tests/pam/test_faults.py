@@ -14,7 +14,7 @@ import pytest
 from pam_module.wire import MAX_FRAME, Phase, Reply, Status, encode_reply
 from tests.pam.conftest import OURS, Bench
 from tests.pam.libpam import Pam, Transaction, whole
-from tests.pam.stand_in import Behaviour, drips, hangs, in_phase, late, permits, sends
+from tests.pam.stand_in import Behaviour, drips, hangs, in_phase, late, permits, sends, sends_and_hangs
 
 TIMEOUT_S = 1.0
 GRACE_S = 0.5
@@ -53,10 +53,10 @@ FAULTS = [
     Fault("sends a frame that ends in a field", sends(frame(FRAME[4:-5]))),
     Fault("says a field is longer than the frame", sends(frame(FRAME[4:10] + b"\xff\xff\xff\xff" + FRAME[14:]))),
     Fault("sends a byte after the last field", sends(frame(FRAME[4:] + b"\0"))),
-    Fault("sends a byte after the frame", sends(FRAME + b"\0")),
-    Fault("sends two frames", sends(FRAME + FRAME)),
-    Fault("announces more than a frame may have", sends(struct.pack("!I", MAX_FRAME + 1) + bytes(MAX_FRAME + 1))),
-    Fault("announces four gigabytes", sends(b"\xff\xff\xff\xff" + FRAME)),
+    Fault("sends a byte after the frame", sends_and_hangs(FRAME + b"\0")),
+    Fault("sends two frames", sends_and_hangs(FRAME + FRAME)),
+    Fault("announces more than a frame may have", sends_and_hangs(struct.pack("!I", MAX_FRAME + 1) + FRAME)),
+    Fault("announces four gigabytes", sends_and_hangs(b"\xff\xff\xff\xff")),
     Fault("speaks another version", sends(frame(b"\2" + FRAME[5:]))),
     Fault("has a status that is not known", sends(frame(b"\1\x08" + FRAME[6:]))),
     Fault("has status zero", sends(frame(b"\1\0" + FRAME[6:]))),
