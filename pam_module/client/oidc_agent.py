@@ -96,4 +96,5 @@ def fetch_token(
     words = str(reply.get("error", "no reason given"))[:_SHOWN_MAX]
     shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in words)
     whose = f"account {account}" if account else f"issuer {issuer}"
-    raise BridgeError(f"oidc-agent gives no token for {whose}: {shown}", hint="load it with: oidc-add ACCOUNT")
+    load = f"load it with: oidc-add {account or 'ACCOUNT'}"
+    raise BridgeError(f"oidc-agent gives no token for {whose}: {shown}", hint=load)

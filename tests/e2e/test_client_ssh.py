@@ -7,15 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pam_module.wire import Phase, Reply, Request, Status, encode_reply
-from tests.e2e.client_tokens import make_token
 from tests.pam.stand_in import StandIn
+from tests.unit.client_tokens import make_token
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.getuid() != 0, reason="a real sshd for other uids needs root")]
 ROOT = Path(__file__).parents[2]
@@ -147,27 +149,34 @@ def write_researcher(site: Site) -> None:
     site.present(4000)
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    subprocess.run(["make", "-s", "-C", ROOT / "pam_module"], check=True)
-    folder = tmp_path_factory.mktemp("node")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    site = Site(folder)
-    write_node(site, ROOT / "pam_module/build/pam_iam.so")
-    write_researcher(site)
+@contextmanager
+def running_node(site: Site) -> Iterator[Site]:
+    folder, log = site.folder, site.folder / "sshd.log"
     Path("/run/sshd").mkdir(exist_ok=True)
-    with StandIn(folder / "login.sock", site.behave), (folder / "sshd.log").open("wb") as log:
-        sshd = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", START, folder], stderr=log)
+    with StandIn(folder / "login.sock", site.behave), log.open("wb") as errors:
+        sshd = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", START, folder], stderr=errors)
         try:
             deadline = time.monotonic() + 10
-            while "Server listening" not in (folder / "sshd.log").read_text():
-                assert time.monotonic() < deadline, (folder / "sshd.log").read_text()
+            while "Server listening" not in log.read_text():
+                assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
             yield site
         finally:
             sshd.terminate()
             sshd.wait(10)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Site]:
+    subprocess.run(["make", "-s", "-C", ROOT / "pam_module"], check=True)
+    # Not below pytest's folder, which is closed to the people whose homes are here.
+    with tempfile.TemporaryDirectory(prefix="iam-bridge-node-") as name:
+        Path(name).chmod(0o755)
+        site = Site(Path(name))
+        write_node(site, ROOT / "pam_module/build/pam_iam.so")
+        write_researcher(site)
+        with running_node(site):
+            yield site
 
 
 @pytest.fixture
