@@ -70,7 +70,7 @@ def pull_members(
             with _without_collector():
                 snapshot = parse_lines(lines, issuer=rules.issuer, trusted=rules.trusted_attributes, taken_at=taken_at)
         except InvalidValue as error:
-            if problem := child.cause_of_death():
+            if child.fell_silent and (problem := child.cause_of_death()):
                 raise _silent(rules, problem) from error
             raise SourceUnavailable(
                 f"the pull from {rules.issuer} gave what is no snapshot: {error.message}"
@@ -132,6 +132,7 @@ class _Child:
         self._bounds = bounds
         self._deadline = time.monotonic() + bounds.deadline_s
         self._status: int | None = None
+        self.fell_silent = False
         parent = os.getpid()
         self._fd, write_fd = os.pipe2(os.O_CLOEXEC)
         try:
@@ -167,6 +168,7 @@ class _Child:
                 raise SourceUnavailable(f"the pull of members was stopped after {self._bounds.deadline_s:g} s")
             chunk = os.read(self._fd, _READ)
             if not chunk:
+                self.fell_silent = True
                 break
             received += len(chunk)
             if received > self._bounds.snapshot_bytes:

@@ -35,7 +35,7 @@ def read_people_file(path: Path) -> bytes:
     than 64 MiB.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             _check_safe(path, os.fstat(file.fileno()))
             raw = file.read(BYTES_MAX + 1)

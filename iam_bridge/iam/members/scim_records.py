@@ -44,7 +44,6 @@ class GroupTable:
 
     def close(self) -> None:
         """Settle which id has which path. Nobody is admitted by a name that two groups have."""
-        self.listing.close()
         holders = Counter(path for names in self._names.values() for path in names)
         for group_id, names in self._names.items():
             path = next(iter(names)) if len(names) == 1 else None
@@ -56,6 +55,7 @@ class GroupTable:
                 self.flaws.note(f"two groups in {self.listing.path} are called {show(path)}")
                 path = None
             self.by_id[group_id] = path
+        self.listing.close()
 
     def paths(self) -> frozenset[str]:
         """Give the paths of all usable groups."""
