@@ -22,12 +22,7 @@ def parse_json_object(raw: bytes, *, max_depth: int = 32) -> dict[str, Any]:
     Raises InvalidValue whose message tells what is wrong and never quotes the text.
     """
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_each_name_once,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        value = _DECODER.decode(raw.decode("utf-8"))
     except InvalidValue:
         raise
     except RecursionError:
@@ -60,6 +55,9 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise InvalidValue("the JSON text holds a number without bounds")
     return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_each_name_once, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _deeper_than(value: dict[str, Any], levels: int) -> bool:

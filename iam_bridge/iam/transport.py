@@ -166,6 +166,13 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **options)
         self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
 
+    def close(self) -> None:
+        """Close every connection now; the library leaves that to the garbage collector."""
+        pools = self.poolmanager.pools
+        for key in list(pools.keys()):
+            pools[key].close()
+        super().close()
+
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave our context alone: it demands certificates and knows its CAs; the library would add its own list."""
 
