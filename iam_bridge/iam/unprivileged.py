@@ -1,13 +1,12 @@
 """How a forked child gives its rights away for good, before it talks to the network.
 
 Forked and not executed: the interpreter may live where the unprivileged user cannot read. Hence everything that is
-imported late by somebody (the codec of host names, say) has to be loaded before.
+imported late by somebody (the codec of host names, say) has to be loaded before; `members.source_of` sees to it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import encodings.idna  # noqa: F401  socket looks this codec up by name at the first host name
 import os
 import pwd
 import resource

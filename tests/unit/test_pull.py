@@ -106,7 +106,17 @@ def nobody_is_left_behind() -> Iterator[None]:
     assert set(children()) <= before
 
 
+@pytest.fixture
+def in_more_groups() -> Iterator[None]:
+    """Be in groups that the child must not inherit."""
+    before = os.getgroups()
+    os.setgroups([0, 4242])
+    yield
+    os.setgroups(before)
+
+
 @needs_root
+@pytest.mark.usefixtures("in_more_groups")
 def test_the_child_of_root_is_the_configured_user_for_good() -> None:
     seen: dict[str, str] = {}
 
