@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from iam_bridge.demo.iam import EmbeddedIam, ServedIam, indigo_fixture, running_
 from iam_bridge.errors import SourceUnavailable
 from iam_bridge.iam.http import Session
 from iam_bridge.iam.members.indigo import PASSES, IndigoMembers
+from iam_bridge.iam.members.tokens import ClientCredentials
 from iam_bridge.model.identity import Issuer, MemberSnapshot
 from iam_bridge.model.rules import SourceRules
 from tests.unit.iam_sources import NOW, SYNC_SECRET, make_rules, people_and_groups, served_rules, stand_still
@@ -430,3 +432,23 @@ def test_a_token_answer_that_is_none_is_refused(
     with pytest.raises(SourceUnavailable, match=reason):
         fetch(served_rules(served, tmp_path, "Analysis"))
     assert spent(iam) <= 1
+
+
+def test_a_token_endpoint_in_trouble_is_no_matter_of_the_client(
+    served: ServedIam, iam: EmbeddedIam, tmp_path: Path
+) -> None:
+    iam.fault("server-error", path="/token", value=502)
+    with pytest.raises(SourceUnavailable, match="/token answered 502$"):
+        fetch(served_rules(served, tmp_path, "Analysis"))
+
+
+def test_an_issuer_without_a_token_endpoint_is_told(served: ServedIam, iam: EmbeddedIam, tmp_path: Path) -> None:
+    metadata = json.dumps({"issuer": served.issuer, "jwks_uri": served.base_url + "/jwk"})
+    iam.fault("reply", path="/.well-known/*", value=metadata)
+    with pytest.raises(SourceUnavailable, match="names no token endpoint"):
+        fetch(served_rules(served, tmp_path, "Analysis"))
+
+
+def test_a_client_does_not_show_its_secret() -> None:
+    client = ClientCredentials("https://iam.example.org/token", "sync-client", SYNC_SECRET, "scim:read", 5.0)
+    assert repr(client) == "<client sync-client>"
