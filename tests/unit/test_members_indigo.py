@@ -438,7 +438,7 @@ def test_a_token_endpoint_in_trouble_is_no_matter_of_the_client(
     served: ServedIam, iam: EmbeddedIam, tmp_path: Path
 ) -> None:
     iam.fault("server-error", path="/token", value=502)
-    with pytest.raises(SourceUnavailable, match="/token answered 502$"):
+    with pytest.raises(SourceUnavailable, match=r"/token answered 502$"):
         fetch(served_rules(served, tmp_path, "Analysis"))
 
 
