@@ -25,7 +25,7 @@ _HINTS = {
     errno.EROFS: "mount it writable, or set accounts.folder to a folder that can be written",
     errno.EACCES: "run as root, or set accounts.folder to a folder of your own",
     errno.EPERM: "run as root, or set accounts.folder to a folder of your own",
-    errno.ELOOP: "it is a symbolic link: put the file itself there",
+    errno.ELOOP: "put the file itself there",
     errno.ENOENT: "create it, or correct the settings file",
 }
 
@@ -46,6 +46,8 @@ def told(doing: str, hint: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno == errno.ELOOP:  # what O_NOFOLLOW answers; its own words speak of many links
+            why = "it is a symbolic link"
         known = _HINTS.get(error.errno or 0, "")
         raise StoreError(f"cannot {doing}: {why}", hint="; ".join(filter(None, (known, hint)))) from error
 

@@ -82,7 +82,7 @@ def _why_not_new(work: _Work, account: Account) -> str:
     if not is_usable(account.uid) or not is_usable(account.gid):
         return f"{name}: uid {account.uid} or gid {account.gid} lies where no site may give numbers"
     if owner is not None:
-        return f"{name}: uid {account.uid} is {owner!r}'s in passwd: left alone; find out who has that row"
+        return f"{name}: uid {account.uid} belongs to {owner!r} in passwd: left alone; find out whose it is"
     if shadow is not None and shadow[1][:1] not in {"*", "!"}:
         return f"{name}: shadow has a row with a password that somebody left; remove that row first"
     return ""
@@ -99,7 +99,7 @@ def _why_no_group(work: _Work, account: Account) -> str:
     if row is not None:
         return f"{name}: a group of that name has gid {row[2]!r}, the ledger says {account.gid}: left alone"
     owner = work.owners("group").get(account.gid)
-    return "" if owner is None else f"{name}: gid {account.gid} is the group {owner!r}'s: left alone"
+    return "" if owner is None else f"{name}: gid {account.gid} belongs to the group {owner!r}: left alone"
 
 
 def _check_standing(account: Account, row: list[str]) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def _why_not(drafts: Mapping[str, Draft], name: str, gid: int) -> str:
     if row is not None and parse_number(row[2]) != gid:
         return f"group {name}: it has gid {row[2]!r}, the ledger says {gid}: left alone"
     if row is None and (owner := _gid_owner(table, gid)):
-        return f"group {name}: gid {gid} is the group {owner!r}'s: left alone"
+        return f"group {name}: gid {gid} belongs to the group {owner!r}: left alone"
     return ""
 
 
@@ -88,7 +88,7 @@ def fit_groups(
     for name, gid in sorted((name.text, gid) for name, gid in groups.items()):
         why = _why_not(drafts, name, gid)
         if not why and gid in given:
-            why = f"group {name}: gid {gid} is the group {given[gid]!r}'s: left alone"
+            why = f"group {name}: gid {gid} belongs to the group {given[gid]!r}: left alone"
         if why:
             problems.append(why)
             continue
