@@ -1,0 +1,106 @@
+"""What root writes for the services: the view of the accounts, how fresh it is, and the bans.
+
+No service opens the ledger. A view is built aside, synced and renamed into place whole, and only when something in it
+changed; a run that found nothing new writes `view.fresh` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from iam_bridge.errors import LedgerError, ViewError
+from iam_bridge.ledger.banlist import ban_to_json
+from iam_bridge.ledger.files import replace_file, write_text
+from iam_bridge.ledger.ledger import Ledger
+from iam_bridge.ledger.rows import read_meta, read_meta_int
+from iam_bridge.ledger.view import View
+from iam_bridge.ledger.view_format import APPLICATION_ID, FORMAT, INDEX, SCHEMA, USER_VERSION, crc_of, fresh_path
+from iam_bridge.model.verdict import Ban
+
+_ACCOUNTS = (
+    "SELECT a.name, s.issuer_id, s.sub, a.uid, a.gid, a.home, a.shell, a.unix_groups, a.locks, a.gecos, a.adopted,"
+    " coalesce(m.iam_groups, '[]'), coalesce(m.active, 0)"
+    " FROM mappings p JOIN accounts a USING (uid) JOIN subjects s USING (subject_id)"
+    " LEFT JOIN members m ON m.issuer_id = s.issuer_id AND m.sub = s.sub"
+    " WHERE p.until IS NULL ORDER BY a.name"
+)
+_ISSUERS = "SELECT i.issuer_id, i.url, s.taken_at FROM issuers i LEFT JOIN sources s USING (issuer_id)"
+
+
+def write_view(ledger: Ledger, path: Path, *, gid: int | None = None) -> bool:
+    """Make the view say what the ledger says; tell whether `view.db` itself had to be written.
+
+    Mode 0640 with the group `gid`, or 0644 without one. Raises LedgerError, also for a ledger that is older than the
+    view on disk: it was put back from a copy, and no service would believe it.
+    """
+    mode = 0o640 if gid is not None else 0o644
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with ledger.reading() as db:
+            generation = read_meta_int(db, "generation")
+            current = _is_current(path, ledger.ledger_id, generation, mode, gid)
+            if not current:
+                replace_file(path, lambda aside: _build(db, aside), mode=mode, gid=gid)
+            taken = {url: taken_at for _, url, taken_at in db.execute(_ISSUERS) if taken_at is not None}
+        fresh = {"ledger": ledger.ledger_id, "generation": generation, "taken_at": taken}
+        write_text(fresh_path(path), json.dumps(fresh, sort_keys=True) + "\n", mode=mode, gid=gid)
+    except OSError as error:
+        raise LedgerError(f"the view {path} cannot be written: {error.strerror or error}") from error
+    return not current
+
+
+def _is_current(path: Path, ledger_id: str, generation: int, mode: int, gid: int | None) -> bool:
+    """Tell whether the view on disk is whole and of this generation; raise LedgerError when it is of a later one."""
+    try:
+        standing = View(path)
+        standing.reload_if_changed()
+        standing.close()
+        found = os.stat(path)
+    except (ViewError, FileNotFoundError):
+        return False
+    if standing.ledger_id != ledger_id:
+        return False
+    if standing.generation > generation:
+        raise LedgerError(
+            f"the ledger (generation {generation}) is older than the view made from it ({standing.generation})",
+            hint="it was put back from a copy; run: iam-bridge ledger reconcile",
+        )
+    right = stat.S_IMODE(found.st_mode) == mode and (gid is None or found.st_gid == gid)
+    return right and standing.generation == generation
+
+
+def _build(db: sqlite3.Connection, aside: Path) -> None:
+    """Fill an empty file; its last four bytes to be written make it whole."""
+    with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as view:
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", f"application_id = {APPLICATION_ID}"):
+            view.execute(f"PRAGMA {pragma}")
+        view.execute("BEGIN")
+        for statement in SCHEMA:
+            view.execute(statement)
+        meta = {key: read_meta(db, key) for key in ("ledger", "generation")} | {"format": FORMAT}
+        view.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        view.executemany("INSERT INTO issuers VALUES (?, ?, ?)", db.execute(_ISSUERS))
+        view.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", db.execute(_ACCOUNTS))
+        view.execute(INDEX)
+        view.execute("COMMIT")
+    with aside.open("r+b", buffering=0) as file:
+        crc, _, _ = crc_of(file.read)
+        os.pwrite(file.fileno(), crc.to_bytes(4, "big"), USER_VERSION.start)
+
+
+def write_bans(path: Path, bans: Iterable[Ban], *, ledger_id: str, generation: int, gid: int | None = None) -> bool:
+    """Make the ban list say exactly this; tell whether it had to be written. Raises LedgerError."""
+    try:
+        rows = [ban_to_json(ban) for ban in bans]
+        document = {"version": 1, "ledger": ledger_id, "generation": generation, "bans": rows}
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        text = json.dumps(document, indent=1) + "\n"
+        return write_text(path, text, mode=0o640 if gid is not None else 0o644, gid=gid)
+    except OSError as error:
+        raise LedgerError(f"the ban list {path} cannot be written: {error.strerror or error}") from error
