@@ -80,14 +80,17 @@ def _opened(folder: Path) -> Iterator[int]:
 
 def _read_bytes(folder: int, name: str) -> bytes:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InvalidValue("it is no plain file")
         if status.st_uid not in (0, os.fstat(folder).st_uid):
             raise InvalidValue("it belongs to neither root nor the owner of its folder")
         _check_mode(status, "it")
-        raw = file.read(MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(raw) > MAX_FILE_BYTES:
         raise InvalidValue("it is too large")
     return raw

@@ -21,14 +21,16 @@ def read_secret(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise SettingsError(f"the secret file {path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SettingsError(f"the secret file {path} is no plain file")
         if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
             mode = stat.S_IMODE(status.st_mode)
             raise SettingsError(f"the secret file {path} has mode {mode:04o}", hint=f"chmod 0640 {path}, or less")
-        raw = file.read(MAX_SECRET_BYTES + 1)
+        raw = os.read(descriptor, MAX_SECRET_BYTES + 1)
+    finally:
+        os.close(descriptor)
     secret = raw.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
     if not secret or len(secret) > MAX_SECRET_BYTES or not secret.isascii() or not secret.isprintable():
         raise SettingsError(f"the secret file {path} does not hold one line of printable ASCII")
