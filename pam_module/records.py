@@ -117,12 +117,14 @@ class Note:
         return Opened(self.request.user, self.fingerprint, self.subject, self.issuer, self.jti_hash)
 
     def line(self, verdict: Permit | Deny, ticks: float) -> dict[str, object]:
-        """Make the fields of the log line; what a stranger chose comes after what we say."""
-        request = self.request
-        fields: dict[str, object] = {"event": "login", "phase": PHASE_WORDS[request.phase], **_words(verdict)}
+        """Make the fields of the log line; the verdict and the remote host come first, where a pattern finds them."""
+        request, words = self.request, _words(verdict)
+        fields: dict[str, object] = {"event": "login", "phase": PHASE_WORDS[request.phase]}
+        fields |= {"verdict": words.pop("verdict"), "reason": words.pop("reason", "")}
         fields |= {"rhost": request.rhost, "user": request.user, "uid": _uid(verdict, self.host_uid)}
         fields |= {"service": request.service, "tty": request.tty, "pid": request.pid, "fp": self.fingerprint}
-        fields |= {"sub": self.subject, "issuer": self.issuer, "remark": self.remark, "took_us": self._took_us(ticks)}
+        fields |= {"sub": self.subject, "issuer": self.issuer, **words, "remark": self.remark}
+        fields["took_us"] = self._took_us(ticks)
         return {key: value for key, value in fields.items() if value not in ("", None) or key == "rhost"}
 
     def receipt(self, verdict: Permit | Deny, now: datetime, ticks: float) -> Record:

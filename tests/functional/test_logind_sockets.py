@@ -126,13 +126,17 @@ def test_what_is_no_frame_gets_no_answer_and_stops_nobody(tmp_path: Path, frame:
         assert served.ask().status is Status.PERMIT
 
 
+def write_slowly(client: socket.socket, data: bytes) -> None:
+    for byte in data:
+        client.send(bytes([byte]))
+        time.sleep(0.05)
+
+
 def test_a_slow_writer_is_closed_at_the_deadline_of_its_frame(tmp_path: Path) -> None:
     with serving(tmp_path) as served, served.connect() as client:
         began = time.monotonic()
         with pytest.raises(BrokenPipeError):
-            for byte in FRAME:  # one byte each 50 ms: each of them early enough, all of them too late
-                client.send(bytes([byte]))
-                time.sleep(0.05)
+            write_slowly(client, FRAME)  # each byte early enough, all of them too late
         assert time.monotonic() - began < 2
         assert "verdict=closed" in served.log()
 

@@ -56,8 +56,8 @@ def test_the_remote_host_stands_before_what_a_stranger_chose() -> None:
     note = Note(Request(Phase.AUTH, 7, "alice", rhost="198.51.100.7"), 0.0)
     line = log_line(note.line(Deny(Reason.EXPIRED, "text", "3 s ago"), 0.0005)).decode()
     assert line == (
-        "event=login phase=auth verdict=deny reason=expired detail=3\\x20s\\x20ago rhost=198.51.100.7 user=alice "
-        "pid=7 took_us=500\n"
+        "event=login phase=auth verdict=deny reason=expired rhost=198.51.100.7 user=alice pid=7 "
+        "detail=3\\x20s\\x20ago took_us=500\n"
     )
 
 
