@@ -30,6 +30,8 @@ def make_seeds() -> dict[str, bytes]:
     seeds["option-from-zero"] = b"uids=0-1000"
     seeds["option-too-many"] = b"uids=" + b",".join([b"1-2"] * 17)
     seeds["answers"] = bytes([0] * 23 + [2])
+    seeds["answers-too-many"] = bytes([9] * 30)
+    seeds["answers-too-long"] = bytes([9] * 23 + [7])
     return seeds
 
 

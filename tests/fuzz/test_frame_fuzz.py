@@ -46,6 +46,9 @@ def test_the_driver_for_hosts_without_clang_finds_nothing(tmp_path: Path) -> Non
         ("from.at[i] <= '~'", "true"),
         ("min == 0 || min > max", "min > max"),
         ("o->ranges == MAX_RANGES || ", ""),
+        ("fits && n <= MAX_ANSWERS - used", "fits && n <= MAX_ANSWERS"),
+        ("fits && n <= MAX_ANSWERS - used", "fits"),
+        (" && count < MAX_PARTS);", ");"),
         ("uid != 0 && i < o->ranges", "i < o->ranges"),
     ],
 )
