@@ -220,9 +220,7 @@ def read_verdicts() -> dict[Status, dict[Phase, str | None]]:
         status = Status(int(code))
         if status is not Status[name.upper()]:
             raise KeyError(name)
-        table[status] = {
-            phase: None if word == "-" else word for phase, word in zip(phases, words, strict=True)
-        }
+        table[status] = {phase: None if word == "-" else word for phase, word in zip(phases, words, strict=True)}
     return table
 
 
