@@ -317,3 +317,46 @@ def test_what_a_killed_run_left_behind_goes_with_the_next(site: Site) -> None:
         running.wait(10)
     assert len(site.left_over()) == 1
     assert site.iam_ssh("-F", str(site.config), HOST, "true").returncode == 0
+
+
+JUMP = "jump.example.org"
+
+
+def add_jump_host(site: Site, folder: Path) -> Path:
+    """Write a configuration where the same sshd is also known as a host on the way."""
+    key = (site.folder / "hostkey.pub").read_text()
+    (folder / "known").write_text(f"{HOST} {key}{JUMP} {key}")
+    config = folder / "config"
+    entry = f"Host jump\n HostName 127.0.0.1\n HostKeyAlias {JUMP}\n Port {site.port}\n User tess\n"
+    config.write_text(f"UserKnownHostsFile {folder / 'known'}\n{entry}{site.config.read_text()}")
+    return config
+
+
+def test_a_host_on_the_way_does_not_get_the_token_of_the_host_behind_it(site: Site, tmp_path: Path) -> None:
+    config = add_jump_host(site, tmp_path)
+    done = site.iam_ssh("-F", str(config), "-J", "jump", HOST, "id -un")
+    assert done.returncode == 255
+    assert f"{JUMP} gets no token: it is not in" in done.stderr
+    assert site.token not in site.secrets
+
+
+def test_a_host_on_the_way_gets_its_own_token_where_it_is_in_the_settings(site: Site, tmp_path: Path) -> None:
+    config = add_jump_host(site, tmp_path)
+    site.token = make_token(2500, aud=[AUDIENCE, "jump"])
+    site.token_file.write_text(site.token)
+    settings = tmp_path / "iam-bridge/client.yaml"
+    settings.parent.mkdir()
+    settings.write_text(f"version: 1\nhosts:\n  {HOST}: {{audience: {AUDIENCE}}}\n  {JUMP}: {{audience: jump}}\n")
+    done = site.run(
+        "iam-ssh",
+        "-F",
+        str(config),
+        "-J",
+        "jump",
+        HOST,
+        "id -un",
+        XDG_CONFIG_HOME=str(tmp_path),
+        BEARER_TOKEN_FILE=str(site.token_file),
+    )
+    assert (done.returncode, done.stdout) == (0, "tess\n"), done.stderr
+    assert site.secrets == [site.token] * 2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from iam_bridge.errors import SettingsError
 from iam_bridge.model.identity import Issuer
+from pam_module.client.iam_ssh import USAGE
 from pam_module.client.settings import (
     ClientSettings,
     HostSettings,
@@ -17,6 +19,7 @@ from pam_module.client.settings import (
     settings_path,
 )
 
+ROOT = Path(__file__).parents[2]
 UID = os.getuid()
 WHOLE = """\
 version: 1
@@ -117,3 +120,19 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, what: str) -> None:
 )
 def test_the_file_is_where_xdg_says(environ: dict[str, str], folder: str) -> None:
     assert settings_path(environ) == Path(folder) / "iam-bridge/client.yaml"
+
+
+@pytest.mark.parametrize("page", ["docs/how-to/log-in-with-a-token.md", "packaging/man/iam-ssh.1"])
+def test_the_settings_that_the_pages_show_are_accepted(page: str) -> None:
+    rows = (ROOT / page).read_text().splitlines()
+    start = next(at for at, row in enumerate(rows) if row.strip() == "version: 1")
+    indent = len(rows[start]) - len(rows[start].lstrip())
+    shown = [row[indent:] for row in rows[start : start + 6] if not row.strip().startswith(("`", "."))]
+    assert parse_client_settings("\n".join(shown)).hosts["login.hpc.example.org"].account == "myaccount"
+
+
+def test_the_man_page_names_every_option_of_the_help() -> None:
+    page = (ROOT / "packaging/man/iam-ssh.1").read_text().replace("\\-", "-")
+    options = set(re.findall(r"--[a-z-]+", USAGE)) - {"--aud"}
+    assert {option for option in options if option not in page} == set()
+    assert "--token-file" in options
