@@ -136,7 +136,8 @@ def _make_one(parent: int, account: Account, skel: Skel, mode: int) -> bool:
 
 def _is_plain(home: str) -> bool:
     """Tell whether a path is absolute, without detours, and ends in a name."""
-    return home.isprintable() and home != "/" and os.path.normpath(home) == home and home[0] == "/"
+    plain = home.isprintable() and home[:1] == "/" and home[:2] != "//"  # POSIX lets two slashes mean another root
+    return plain and home != "/" and os.path.normpath(home) == home
 
 
 def _group_by_parent(accounts: Iterable[Account], problems: list[str]) -> dict[str, list[Account]]:

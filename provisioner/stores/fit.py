@@ -72,6 +72,14 @@ class _Work:
         return self._owners[kind]
 
 
+def _why_broken(work: _Work, name: str, *kinds: str) -> str:
+    """Say in which of these files a line of this name cannot be read."""
+    for kind in kinds:
+        if kind in work.drafts and name in work.table(kind).broken:
+            return f"{name}: the line of that name in {kind} cannot be read: correct it"
+    return ""
+
+
 def _why_not_new(work: _Work, account: Account) -> str:
     """Say why no row can be added for an account; an empty text where one can."""
     name = account.name.text
@@ -91,6 +99,8 @@ def _why_not_new(work: _Work, account: Account) -> str:
 def _why_no_group(work: _Work, account: Account) -> str:
     """Say why the private group cannot be; an empty text where it is there or can be made."""
     name = account.name.text
+    if broken := _why_broken(work, name, "group", "gshadow"):
+        return broken
     if name in work.mapped:
         return f"{name}: a mapped group has the same name: rename the group in the mapping table"
     row = work.table("group").find_row(name)
@@ -113,14 +123,6 @@ def _check_standing(account: Account, row: list[str]) -> tuple[str, str]:
     if not is_number(row[3], account.gid):
         return "", f"{name}: passwd gives gid {row[3]!r}, the ledger {account.gid}: set it back by usermod -g"
     return "", ""
-
-
-def _why_broken(work: _Work, name: str) -> str:
-    """Say in which file a line of this name cannot be read."""
-    for kind in ("passwd", "shadow", "group", "gshadow"):
-        if kind in work.drafts and name in work.table(kind).broken:
-            return f"{name}: the line of that name in {kind} cannot be read: correct it"
-    return ""
 
 
 def _fit_private_group(work: _Work, account: Account) -> None:
@@ -156,7 +158,7 @@ def _fit_account(work: _Work, wanted: WantedAccount) -> bool:
     account, name = wanted.account, wanted.account.name.text
     row = work.table("passwd").find_row(name)
     why, told = (_why_not_new(work, account), "") if row is None else _check_standing(account, row)
-    why = _why_broken(work, name) or why
+    why = _why_broken(work, name, "passwd", "shadow") or why
     group = "" if why or account.adopted else _why_no_group(work, account)
     if row is None:
         why = why or group

@@ -85,7 +85,7 @@ def test_ranges_overlap_nothing(foreign: list[tuple[int, int]], numbers: list[in
     given_ = sorted((int(row.split(":")[1]), int(row.split(":")[1]) + count - 1) for row in rows)
     taken = [(first, first + size - 1) for first, size in foreign if size and first < 2**32]
     for at, (first, last) in enumerate(given_):
-        assert 100000 <= first
+        assert first >= 100000
         assert last < 2**32 - 1
         assert not any(first <= b and a <= last for a, b in [*taken, *given_[at + 1 :]])
         assert not any(first <= number <= last for number in numbers)
