@@ -15,6 +15,7 @@ from iam_bridge.cli.options import CONFIG_VARIABLE
 
 FAMILIES: dict[str, tuple[str, str]] = {
     # name: (module with `app`, what it is for); one line each, in the order in which people meet them
+    "demo": ("iam_bridge.cli.demo_cmd", "Tell the whole story on an embedded IAM; touches nothing of this host."),
     "provision": ("iam_bridge.cli.provision", "Bring accounts in line with the IAM: plan, run, approve, status."),
     "map": ("iam_bridge.cli.map_cmd", "Say who is who and why; audit, lock, unlock, adopt."),
     "ban": ("iam_bridge.cli.ban", "Stop an identity everywhere: add, list, lift."),

@@ -14,7 +14,10 @@ from rich.console import Console
 
 from iam_bridge.errors import BridgeError, Exit
 
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
+
+@app.command("demo")
 def demo(
     plain: Annotated[bool, typer.Option("--plain", help="No colours, for a log.")] = False,
 ) -> None:
@@ -49,7 +52,7 @@ def _tell(console: Console, folder: Path, *, rooted: bool) -> bool:
 
     key = folder / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    with spawned_iam(folder, "--data", "demo", "--ca-file", str(folder / "ca.pem")) as iam:
+    with spawned_iam(folder, "--data", "demo") as iam:
         iam.call("switch", include_attributes=["posix_username"])
         (folder / "ca.pem").chmod(0o644)
         site = make_site(folder, issuer=iam.issuer, rooted=rooted)

@@ -29,11 +29,13 @@ def _counters(iam: EmbeddedIam) -> dict[str, int]:
 
 def _switch(iam: EmbeddedIam, **attributes: Any) -> None:
     """Set the switches that `EmbeddedIam` documents as attributes."""
-    known = {"version", "default_profile", "include_authn_info", "suspended_tokens_stay_active"}
+    plain = {"version", "default_profile", "include_authn_info", "suspended_tokens_stay_active"}
+    lists = {"include_attributes", "include_labels"}
+    known = plain | lists
     if unknown := attributes.keys() - known:
         raise ValueError(f"no switch {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}")
     for name, value in attributes.items():
-        setattr(iam, name, value)
+        setattr(iam, name, frozenset(value) if name in lists else value)
 
 
 def _person(iam: EmbeddedIam, person: str) -> Person:
