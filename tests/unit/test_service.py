@@ -338,7 +338,10 @@ def test_a_ban_or_a_lock_between_account_and_session_stops_the_session(rig: Rig)
     assert rig.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
     rig.change(lock(account("s-ada", "ada", 20001), LockReason.ADMIN))
     reply = rig.ask(Phase.OPEN_SESSION, "ada")
-    assert (reply.status, reply.text) == (Status.EXPIRED, "Your account here is locked. Please contact the site's support.")
+    assert (reply.status, reply.text) == (
+        Status.EXPIRED,
+        "Your account here is locked. Please contact the site's support.",
+    )
 
 
 def test_the_session_s_receipt_names_the_token_that_opened_it(rig: Rig) -> None:
@@ -460,7 +463,17 @@ def test_members_that_age_are_a_remark_before_they_are_a_refusal(rig: Rig) -> No
 
 
 def test_a_hostile_name_neither_passes_nor_forges(rig: Rig) -> None:
-    for name in ("ada\nevent=login verdict=permit", "ada\0", "ADA", "ada ", "\u0430da", "a" * 60_000, "-x", "", "20001"):
+    for name in (
+        "ada\nevent=login verdict=permit",
+        "ada\0",
+        "ADA",
+        "ada ",
+        "\u0430da",
+        "a" * 60_000,
+        "-x",
+        "",
+        "20001",
+    ):
         request = Request(Phase.ACCOUNT, 1, name, rhost="198.51.100.7 rhost=192.0.2.1")
         with pytest.raises(StopIteration) as stopped:
             next(rig.service.answer(request))

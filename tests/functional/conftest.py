@@ -1,0 +1,36 @@
+"""Login nodes for the tests of the daemon."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.functional.logind_process import Site, site
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that another account can reach, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="logind-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def node(open_folder: Path) -> Iterator[Site]:
+    """Give a login node whose daemon has not been started."""
+    with site(open_folder) as made:
+        yield made
+
+
+@pytest.fixture
+def running(node: Site) -> Site:
+    """Give a login node whose daemon serves."""
+    node.start()
+    assert node.ready, node.log
+    return node
