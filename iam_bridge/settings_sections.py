@@ -227,6 +227,7 @@ def read_accounts(root: Section) -> AccountRules:
     if not _MODE.match(mode) or int(mode, 8) & 0o022:
         section.note("home_mode", f"must be an octal mode in quotes that lets no other write, is {mode!r}")
         mode = "0700"
+    make_homes = section.flag("make_homes", True)
     shell = section.path("shell", "/bin/bash")
     skel = None if section.text("skel", "/etc/skel") == "none" else section.path("skel", "/etc/skel")
     for key, text in (("shell", str(shell)), ("skel", str(skel)), ("folder", str(folder))):

@@ -65,8 +65,9 @@ def converge(site: Site, now: datetime) -> Applied:
     """Make the store and the homes say what the ledger says, read the store back, and settle what was pending."""
     state = site.ledger.read_state(now)
     report = site.store.converge(wanted_of(state))
-    due = [account for account in state.accounts.values() if account.name in state.homes_due]
-    homes = make_homes(due, site.settings.accounts)
+    rules = site.settings.accounts
+    due = [a for a in state.accounts.values() if a.name in state.homes_due] if rules.make_homes else []
+    homes = make_homes(due, rules)
     if homes.made or homes.kept:
         site.ledger.homes_made((*homes.made, *homes.kept), now)
     problems = [*report.problems, *homes.problems]

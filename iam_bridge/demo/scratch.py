@@ -36,6 +36,7 @@ accounts:
   ids: {{uid: [{low}, {high}], gid: [{low}, {high}]}}
   names: {{from: ["attribute:posix_username", preferred_username]}}
   home: {folder}/home/{{name}}
+  make_homes: {rooted}
 login:
   audience: [{audience}]
   requires: [{{issuer: {issuer}, group: hpc/users}}]
@@ -99,6 +100,7 @@ def make_site(folder: Path, *, issuer: str, rooted: bool) -> ScratchSite:
         issuer=issuer,
         folder=folder,
         layout="extrausers" if rooted else "etc",
+        rooted=str(rooted).lower(),
         low=UIDS[0],
         high=UIDS[1],
         audience=AUDIENCE,

@@ -91,6 +91,8 @@ class AccountRules:
     folder: Path
     subid_folder: Path | None
     subid_count: int
+    make_homes: bool = True
+    """Whether homes are made here; false where a file server or pam_mkhomedir makes them."""
 
 
 @dataclass(frozen=True, slots=True)
