@@ -236,7 +236,7 @@ def read_accounts(root: Section) -> AccountRules:
     section.close()
     return AccountRules(
         uids=uids, gids=gids, name_sources=names, home=home, shell=str(shell), skel=skel, home_mode=int(mode, 8),
-        layout=layout, folder=folder, subid_folder=subid_folder, subid_count=subid_count,
+        layout=layout, folder=folder, subid_folder=subid_folder, subid_count=subid_count, make_homes=make_homes,
     )  # fmt: skip
 
 
