@@ -216,6 +216,28 @@ def test_a_prepared_file_is_dropped_where_its_file_changed_since(harness: FilesH
     assert not harness.journal.exists()
 
 
+def test_what_is_renamed_is_on_the_disk_first_and_the_rename_after(harness: FilesHarness) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def note(_: int, step: str, args: tuple[object, ...]) -> None:
+        if step == "fsync":
+            seen.append((step, Path(os.readlink(f"/proc/self/fd/{args[0]}")).name))
+        elif step == "rename":
+            seen.append((step, Path(str(args[0])).name))
+
+    with counted(note):
+        harness.store().converge(WANT)
+    renames = [name for step, name in seen if step == "rename"]
+    order = ["group", "gshadow", "shadow", "passwd", "subuid", "subgid"]
+    assert renames == ["journal.tmp", *(f"{n}{dash}.iam-bridge" for n in order for dash in ("-", ""))]
+    journal = seen.index(("rename", "journal.tmp"))
+    assert {name for step, name in seen[:journal] if step == "fsync"} == set(renames)
+    assert seen[journal + 1] == ("fsync", harness.journal.parent.name)
+    for name in order:
+        at = seen.index(("rename", f"{name}.iam-bridge"))
+        assert seen[at + 1] == ("fsync", "etc")
+
+
 # -- owners, modes, backups
 
 
