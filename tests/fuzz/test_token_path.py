@@ -31,12 +31,11 @@ FUZZ = settings(
 
 
 def refused(text: str) -> bool:
-    """Tell whether the token is refused as it should be; a good one passes."""
+    """Tell whether the token is refused for what it is; any other exception is a failure."""
     try:
         VALIDATOR.validate(AccessToken(text), audience=AUDIENCE, now=NOW)
     except TokenRefused as error:
-        assert error.reason is not Reason.INTERNAL
-        return True
+        return error.reason is not Reason.INTERNAL
     return False
 
 

@@ -89,7 +89,7 @@ def test_both_shapes_and_all_profiles_give_the_same_facts(site: Site, version: A
     assert token.subject.sub == site.iam.person("test").id
     assert token.subject.issuer == site.issuer
     assert set(token.audience) == {"https://other.example.org", AUDIENCE[0]}
-    assert token.groups == {"Analysis", "Production"}
+    assert token.groups == frozenset({"Analysis", "Production"})
     assert token.client_id == "public-client"
 
 
@@ -192,6 +192,12 @@ def test_what_is_no_token_of_this_issuer_never_leaves_the_host(served: ServedIam
     before = served.connections
     assert site.refusal(case.build(maker)).reason in case.reasons
     assert served.connections == before
+
+
+def test_of_signed_and_answered_groups_only_what_both_name_counts(served: ServedIam, secret_file: Path) -> None:
+    site = Site(served, secret_file, validation="both")
+    assert site.validate(site.mint(profile="iam", groups=["Analysis", "hpc/users"])).groups == frozenset({"Analysis"})
+    assert site.validate(site.mint(profile="iam")).groups == frozenset({"Analysis", "Production"})
 
 
 def test_a_bad_signature_is_refused_before_anybody_is_asked(served: ServedIam, secret_file: Path) -> None:

@@ -334,6 +334,11 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def instead(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_text(""),
     "cut": lambda path: path.write_text(path.read_text()[:200]),
@@ -349,9 +354,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "writable for all": lambda path: path.chmod(0o646),
     "writable for its group": lambda path: path.chmod(0o664),
     "in a folder that all may write": lambda path: path.parent.chmod(0o777),
-    "a link": lambda path: path.rename(path.parent.parent / "x") and path.symlink_to(path.parent.parent / "x"),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a pipe": lambda path: (path.unlink(), os.mkfifo(path, 0o600)),
+    "a link": lambda path: path.symlink_to(path.rename(path.parent.parent / "x")),
+    "a folder": lambda path: instead(path).mkdir(),
+    "a pipe": lambda path: os.mkfifo(instead(path), 0o600),
     "too large": lambda path: path.write_text(path.read_text() + " " * 600_000),
 }
 
@@ -365,6 +370,7 @@ def test_a_file_that_cannot_be_believed_is_ignored_with_a_log_line(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(kept) in caplog.text
     assert "ignored" in caplog.text
+    assert ("no plain file" in caplog.text) is (sentence in {"a folder", "a pipe"})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

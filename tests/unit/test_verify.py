@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +106,19 @@ def test_the_verified_token_names_the_secret_by_its_fingerprint_only() -> None:
     parsed = parse_compact(secret)
     assert not [piece for piece in pieces(secret.reveal()) if piece in repr(parsed) + repr(verified)]
     assert MAKER.sub not in repr(parsed)
+
+
+def test_a_signature_shorter_than_its_key_was_cut() -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
+    maker = replace(MAKER, rsa_key=key)
+    text = maker.token(key=key)
+    trusting = validator(maker)
+    assert trusting.validate(AccessToken(text), audience=AUDIENCE, now=NOW)
+    for length, reason in ((len(text) - 4, Reason.TRUNCATED), (len(text) - 160, Reason.TRUNCATED)):
+        with pytest.raises(TokenRefused) as caught:
+            trusting.validate(AccessToken(text[:length]), audience=AUDIENCE, now=NOW)
+        assert caught.value.reason is reason
+        assert f"after {length} characters" in caught.value.detail
 
 
 def test_an_empty_audience_accepts_nothing() -> None:

@@ -181,6 +181,13 @@ def _der_signature(maker: TokenMaker) -> str:
     return f"{signed}.{b64url(maker.ec_key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))}"
 
 
+def _other_spelling(maker: TokenMaker) -> str:
+    """Write the signature's last byte with a bit set that no byte uses: other text, same bytes."""
+    text = maker.token()
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return text[:-1] + alphabet[alphabet.index(text[-1]) | 1]
+
+
 def _other_payload(maker: TokenMaker) -> str:
     first, _, signature = maker.token().split(".")
     return f"{first}.{b64url(as_bytes(maker.claims(sub='73f16d93-2441-4a50-88ff-85360d78c6b5')))}.{signature}"
@@ -202,6 +209,8 @@ SIGNATURE = (
     _header("an unknown kid", Reason.UNKNOWN_KEY, kid="rsa-of-nobody"),
     _header("no kid where the issuer has two keys", Reason.UNKNOWN_KEY, kid=GONE),
     _header("a kid that is a number", Reason.BAD_HEADER, kid=1),
+    _header("a kid that is empty", Reason.BAD_HEADER, kid=""),
+    _header("a kid of 300 characters", Reason.BAD_HEADER, kid="k" * 300),
     _header("a kid that is a path", Reason.UNKNOWN_KEY, kid="../../../../dev/null"),
     _case("a foreign RSA key under a known kid", Reason.BAD_SIGNATURE,
           lambda maker: maker.token(key=throw_away_rsa("foreign"))),
@@ -210,6 +219,7 @@ SIGNATURE = (
     _case("an EC signature of zeroes", Reason.BAD_SIGNATURE, _psychic),
     _case("an EC signature in DER", Reason.BAD_SIGNATURE, _der_signature),
     _case("the payload of another person under this signature", Reason.BAD_SIGNATURE, _other_payload),
+    _case("another spelling of the same signature", Reason.BAD_SIGNATURE, _other_spelling),
     _case("no signature under RS256", Reason.TRUNCATED, lambda maker: _unsigned(maker, "RS256")),
     _case("a signature that is too long", Reason.BAD_SIGNATURE, lambda maker: maker.token() + "AAAA"),
 )  # fmt: skip
