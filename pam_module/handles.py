@@ -12,7 +12,8 @@ from dataclasses import dataclass
 HANDLE_BYTES = 16
 TTL_S = 600.0
 """sshd gives a login 120 s (LoginGraceTime) from the first prompt to the session, and sites raise it."""
-MOST = 8192
+MOST = 2048
+"""Logins between token and session at one moment: more than sshd lets in, and small in memory."""
 
 
 @dataclass(frozen=True, slots=True)

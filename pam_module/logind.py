@@ -134,9 +134,11 @@ def _reload(service: Service, server: LoginServer, path: Path, log: LogLines) ->
     for name in ("socket", "user", "receipts"):
         if getattr(before, name) != getattr(after, name):
             log.write(event="settings", verdict="needs-restart", detail=f"login.{name}")
-    service.deciders = Deciders.of(settings, log, now_utc)
+    service.deciders = old.renew(settings, log, now_utc)
     server.peers = after.peers
-    old.close()
+    old.desk.validator.close()
+    if service.deciders.facts is not old.facts:
+        old.facts.close()
     log.write(event="settings", verdict="accepted")
 
 

@@ -35,6 +35,8 @@ def _escape(match: re.Match[str]) -> str:
 
 def log_value(value: object) -> str:
     """Write a value so that it can neither end its field nor look like another one; nothing at all is `-`."""
+    if type(value) is int:
+        return str(value)
     text = str(value)
     if not text:
         return "-"

@@ -43,6 +43,14 @@ class Deciders:
         """Put them together; reads files, and no network."""
         return cls(settings, TokenDesk.of(settings, clock), Facts(settings.paths.view, settings.paths.bans, log))
 
+    def renew(self, settings: Settings, log: LogLines, clock: Clock) -> Deciders:
+        """Put them together anew; facts from the same files stay, and with them what they saw last that was good."""
+        before, after = self.settings.paths, settings.paths
+        desk = TokenDesk.of(settings, clock)
+        if (before.view, before.bans) == (after.view, after.bans):
+            return Deciders(settings, desk, self.facts)
+        return Deciders(settings, desk, Facts(after.view, after.bans, log))
+
     def close(self) -> None:
         """Let go of files and idle connections."""
         self.desk.validator.close()

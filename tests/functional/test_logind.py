@@ -397,6 +397,16 @@ def test_new_settings_count_without_a_restart(running: Site) -> None:
     assert running.auth("ada", running.token("ada")).status is Status.DENY
 
 
+def test_a_reload_does_not_forget_the_view_that_was_good(running: Site) -> None:
+    assert running.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
+    (running.folder / "view.db").unlink()
+    assert running.process is not None
+    running.process.send_signal(signal.SIGHUP)
+    until(lambda: "event=settings verdict=accepted" in running.log)
+    assert running.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
+    assert running.ask(Phase.WHO, "lea").status is Status.FOREIGN
+
+
 # --- trouble
 
 
