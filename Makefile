@@ -24,12 +24,12 @@ $(VENV)/stamp: pyproject.toml scripts/pick-python
 	@touch $@
 
 $(MODULE): $(wildcard pam_module/*.c pam_module/*.tsv pam_module/*.awk pam_module/*.map) pam_module/Makefile
-	@if command -v gcc >/dev/null && [ -e /usr/include/security/pam_modules.h ]; then $(MAKE) --no-print-directory -C pam_module; \
+	@if command -v gcc >/dev/null && [ -e /usr/include/security/pam_modules.h ]; then $(MAKE) --silent --no-print-directory -C pam_module; \
 	else echo "the PAM module is not built: install gcc and libpam0g-dev" >&2; fi
 
 setup: system
 	@$(MAKE) --no-print-directory $(VENV)/stamp
-	@$(MAKE) --no-print-directory $(MODULE)
+	@$(MAKE) --silent --no-print-directory $(MODULE)
 
 demo: setup
 	@$(RUN)/iam-bridge demo
