@@ -2,7 +2,7 @@
 
 A dead daemon's socket is replaced, a living one's never: a lock file beside the socket tells them apart and dies with
 its holder. SO_PEERCRED shows the module who called listen(2) (unix(7)), so the caller listens only once it is the
-account that it stays.
+account that it stays; and only then does the socket take its name, so that whoever sees it is answered.
 """
 
 from __future__ import annotations
@@ -69,27 +69,38 @@ def make_folder(folder: Path, owner: Who | None, mode: int) -> None:
 
 
 class BoundSocket:
-    """The socket at `path`, mode 0600, held against other daemons by a lock until `close`."""
+    """The socket for `path`, mode 0600, held against other daemons by a lock until `close`; there from `listen` on."""
 
     def __init__(self, path: Path, owner: Who | None) -> None:
-        if len(os.fsencode(path)) > _PATH_MAX:
-            raise SocketError(f"the path {path} is longer than {_PATH_MAX} bytes", hint="shorten login.socket")
         self.path = path
+        self._aside = path.with_name(path.name + ".new")
+        if len(os.fsencode(self._aside)) > _PATH_MAX:
+            raise SocketError(f"the path {path} is longer than {_PATH_MAX - 4} bytes", hint="shorten login.socket")
         self._lock = _take_lock(path, owner)
         try:
-            _remove_stale(path)
-            self.sock = _bind(path, owner)
+            _check_place(path)
+            self.sock = _bind(self._aside, owner)
         except BaseException:
             os.close(self._lock)
             raise
-        self._inode = os.lstat(path).st_ino
+        self._inode = os.lstat(self._aside).st_ino
+
+    def listen(self) -> None:
+        """Take connections from now on, under the name that the settings give; replaces what a dead daemon left."""
+        self.sock.listen(BACKLOG)
+        try:
+            os.rename(self._aside, self.path)
+        except OSError as error:
+            hint = f"its folder must belong to the daemon's account (uid {os.geteuid()})"
+            raise SocketError(f"cannot put the socket at {self.path}: {error.strerror}", hint=hint) from error
 
     def close(self) -> None:
         """Remove the socket's name, if it is still ours, and let another daemon take over."""
         self.sock.close()
-        with contextlib.suppress(OSError):
-            if os.lstat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
+        for name in (self.path, self._aside):
+            with contextlib.suppress(OSError):
+                if os.lstat(name).st_ino == self._inode:
+                    os.unlink(name)
         os.close(self._lock)
 
 
@@ -109,21 +120,23 @@ def _take_lock(path: Path, owner: Who | None) -> int:
     return lock
 
 
-def _remove_stale(path: Path) -> None:
+def _check_place(path: Path) -> None:
+    """Refuse to replace what is no socket."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise SocketError(f"{path} is there and is no socket", hint="move it away, or set login.socket")
-        os.unlink(path)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise SocketError(f"cannot replace {path}: {error.strerror}") from error
+        raise SocketError(f"cannot look at {path}: {error.strerror}") from error
 
 
 def _bind(path: Path, owner: Who | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)  # the mode from the first moment on: 0600
     try:
+        with contextlib.suppress(FileNotFoundError):  # of a daemon that died in between; the lock says that it is dead
+            os.unlink(path)
         sock.bind(os.fspath(path))
         if owner is not None:
             os.chown(path, owner.uid, owner.gid, follow_symlinks=False)

@@ -21,7 +21,7 @@ from iam_bridge.ledger.chain import ChainWriter
 from iam_bridge.model.rules import Settings
 from iam_bridge.settings import DEFAULT_PATH, read_settings
 from pam_module.chores import EVERY_S, Chores
-from pam_module.listening import BACKLOG, BoundSocket, Who, become, find_user, make_folder
+from pam_module.listening import BoundSocket, Who, become, find_user, make_folder
 from pam_module.records import LogLines
 from pam_module.server import LoginServer
 from pam_module.service import Deciders, Service
@@ -110,7 +110,9 @@ def _run(
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # what is loaded now stays: no collection walks it again
-    bound.sock.listen(BACKLOG)
+    for problem in deciders.facts.problems():
+        log.write(event="view", verdict="missing", detail=problem)
+    bound.listen()
     log.write(event="start", socket=bound.path, uid=os.geteuid(), view=deciders.facts.generation)
     _say_ready(options.ready_fd)
     try:

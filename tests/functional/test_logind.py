@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -252,7 +253,7 @@ def test_a_peer_that_is_not_named_gets_no_answer(node: Site) -> None:
             assert client.recv(10) == b""
         except (BrokenPipeError, ConnectionResetError):
             pass
-    assert "event=peer verdict=refused uid=0" in node.log
+    until(lambda: "event=peer verdict=refused uid=0" in node.log)
 
 
 @needs_root
@@ -318,6 +319,24 @@ def test_a_file_in_place_of_the_socket_is_left_alone(node: Site) -> None:
     assert node.stop() == Exit.USAGE
     assert "is there and is no socket" in node.log
     assert Path(node.socket).read_text() == "precious"
+
+
+@needs_root
+def test_a_folder_of_another_account_is_refused_in_words(node: Site) -> None:
+    (node.folder / "run").mkdir()
+    node.start()
+    assert not node.ready
+    assert node.stop() == Exit.USAGE
+    assert "its folder must belong to the daemon's account" in node.log
+    assert not os.path.exists(node.socket)
+
+
+def test_a_socket_that_is_there_is_answered(node: Site) -> None:
+    starter = threading.Thread(target=node.start)
+    starter.start()
+    until(lambda: os.path.exists(node.socket))
+    assert node.ask(Phase.WHO, "ada").status is Status.PROMPT
+    starter.join()
 
 
 def test_systemd_is_told_when_it_serves(node: Site) -> None:
