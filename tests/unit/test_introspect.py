@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from iam_bridge.demo.iam import EmbeddedIam, FaultKind, ServedIam, indigo_fixture, running_iam
 from iam_bridge.errors import Reason, SettingsError, TokenRefused
-from iam_bridge.iam.introspect import claims_of_answer
+from iam_bridge.iam.introspect import Introspector, claims_of_answer
 from iam_bridge.iam.jws import parse_compact
 from iam_bridge.iam.keys import KeyCache, KeysNeeded
 from iam_bridge.iam.secrets import read_secret
@@ -21,7 +23,7 @@ from iam_bridge.model.identity import Issuer
 from iam_bridge.model.rules import ClientSettings
 from iam_bridge.model.token import AccessToken, VerifiedToken
 from tests.unit.build import AUDIENCE, ISSUER, issuer_rules
-from tests.unit.tokens import MAKER, utc_now
+from tests.unit.tokens import MAKER, HandClock, utc_now
 from tests.vectors.bad_tokens import BAD_TOKENS, GONE, TokenMaker
 
 TYPES = frozenset({"jwt", "at+jwt", "absent"})
@@ -236,6 +238,38 @@ def test_connections_and_discovery_are_shared_by_many_questions(served: ServedIa
         assert len(list(pool.map(site.validate, texts))) == 20
     assert served.connections <= before + 7
     site.validator.close()
+
+
+def test_the_endpoint_is_found_anew_in_time_and_an_outage_of_discovery_keeps_the_last(
+    served: ServedIam, secret_file: Path
+) -> None:
+    clock = HandClock(utc_now())
+    site = Site(served, secret_file, validation="introspect")
+    entry = issuer_rules(
+        issuer=site.issuer, types=TYPES, ca_file=served.ca_file, client=ClientSettings("login-client", secret_file)
+    )
+    introspector = Introspector(entry, clock)
+    token = AccessToken(site.mint())
+
+    def ask() -> VerifiedToken:
+        return introspector.introspect(token, parse_compact(token), audience=AUDIENCE, now=utc_now())
+
+    ask()
+    clock.now += timedelta(seconds=entry.refresh_s)
+    site.iam.fault(FaultKind.SERVER_ERROR, path="/.well-known/openid-configuration")
+    assert ask().subject.sub == site.iam.person("test").id
+    site.iam.clear_faults()
+    document = {"issuer": served.issuer, "jwks_uri": served.base_url + "/jwk"}
+    site.iam.fault(FaultKind.REPLY, path="/.well-known/openid-configuration", value=json.dumps(document))
+    with pytest.raises(TokenRefused, match="names no introspection endpoint") as caught:
+        ask()
+    assert caught.value.reason is Reason.INACTIVE
+    introspector.close()
+
+
+def test_a_first_discovery_that_fails_is_an_issuer_out_of_reach(site: Site) -> None:
+    site.iam.fault(FaultKind.SERVER_ERROR, path="/.well-known/openid-configuration")
+    assert site.refusal(site.mint()).reason is Reason.ISSUER_UNREACHABLE
 
 
 # ---- the answer, read ------------------------------------------------------------------------------------------------

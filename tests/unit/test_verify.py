@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from iam_bridge.errors import InvalidValue, Reason, TokenRefused
 from iam_bridge.iam.jws import check_signature, is_junk_from_sshd, parse_compact
-from iam_bridge.iam.keys import KeyCache
+from iam_bridge.iam.keys import KeyCache, KeysNeeded
 from iam_bridge.iam.strict_json import parse_json_object
+from iam_bridge.iam.verify import Verifier
 from iam_bridge.model.token import AccessToken, VerifiedToken
 from tests.unit.build import AUDIENCE, ISSUER, NOW, issuer_rules
 from tests.unit.tokens import MAKER, Publisher, key_cache, utc_now, validator
@@ -125,6 +126,16 @@ def test_an_empty_audience_accepts_nothing() -> None:
     with pytest.raises(TokenRefused) as caught:
         VALIDATOR.validate(AccessToken(MAKER.token()), audience=(), now=NOW)
     assert caught.value.reason is Reason.WRONG_AUDIENCE
+
+
+def test_the_verifier_looks_with_the_keys_at_hand_and_says_when_there_are_none() -> None:
+    keys = key_cache(Publisher(MAKER.jwks()))
+    verifier = Verifier({ISSUER: issuer_rules()}, keys)
+    token = AccessToken(MAKER.token())
+    with pytest.raises(KeysNeeded):
+        verifier.verify(token, audience=AUDIENCE, now=NOW)
+    keys.refresh(ISSUER)
+    assert verifier.verify(token, audience=AUDIENCE, now=NOW).subject.sub == MAKER.sub
 
 
 def test_a_key_that_says_its_alg_serves_no_other() -> None:
