@@ -16,9 +16,14 @@ from iam_bridge.cli.options import CONFIG_VARIABLE
 FAMILIES: dict[str, tuple[str, str]] = {
     # name: (module with `app`, what it is for); one line each, in the order in which people meet them
     "demo": ("iam_bridge.cli.demo_cmd", "Tell the whole story on an embedded IAM; touches nothing of this host."),
+    "config": ("iam_bridge.cli.config_cmd", "Check and show the settings; every problem with its line."),
+    "doctor": ("iam_bridge.cli.doctor_cmd", "Look at sshd, PAM, NSS, modes, clock, keys: what to fix, in words."),
     "provision": ("iam_bridge.cli.provision", "Bring accounts in line with the IAM: plan, run, approve, status."),
     "map": ("iam_bridge.cli.map_cmd", "Say who is who and why; audit, lock, unlock, adopt."),
     "ban": ("iam_bridge.cli.ban", "Stop an identity everywhere: add, list, lift."),
+    "login": ("iam_bridge.cli.login_cmd", "Try a login: check asks the daemon's decision, try the PAM stack."),
+    "keys": ("iam_bridge.cli.keys_cmd", "Look after the issuers' signing keys: refresh, show."),
+    "token": ("iam_bridge.cli.token_cmd", "Look into a token: show."),
     "ledger": ("iam_bridge.cli.ledger_cmd", "Look after the ledger: verify, reconcile, backup."),
 }
 
