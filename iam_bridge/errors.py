@@ -118,6 +118,7 @@ class Reason(Enum):
     NO_SUBJECT = "no-subject"
     CLIENT_TOKEN = "client-token"
     ID_TOKEN = "id-token"
+    BOUND_TOKEN = "bound-token"
     INACTIVE = "inactive"
     ISSUER_UNREACHABLE = "issuer-unreachable"
     # the person and the account

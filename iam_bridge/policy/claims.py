@@ -39,6 +39,8 @@ def _check_type(typ: str | None, rules: IssuerRules) -> str:
 def _check_kind(claims: SignedClaims, word: str) -> None:
     if any(mark in claims for mark in _ID_TOKEN_MARKS):
         raise TokenRefused(Reason.ID_TOKEN, "it has a claim that only ID tokens have")
+    if "cnf" in claims:  # RFC 9449 7.2, RFC 8705 3: it is worth nothing without a proof that no prompt can carry
+        raise TokenRefused(Reason.BOUND_TOKEN, "it is bound to a key of its client")
     kind = claims.get("typ")
     if kind is not None and (not isinstance(kind, str) or kind.lower() in _OTHER_KINDS):
         raise TokenRefused(Reason.ID_TOKEN, "its claim typ says that it is no access token")

@@ -14,6 +14,7 @@ _FIXED = {
     Reason.NOT_A_TOKEN: "This is no access token. Passwords do not work at this prompt.",
     Reason.EMPTY: "No token was given.",
     Reason.ID_TOKEN: "This is an ID token; an access token is needed.",
+    Reason.BOUND_TOKEN: "This token is bound to a key (DPoP or mutual TLS); a plain bearer token is needed.",
     Reason.CLIENT_TOKEN: "This token speaks for a client, not for a person.",
     Reason.UNTRUSTED_ISSUER: "This site does not trust the issuer of this token.",
     Reason.INACTIVE: "The IAM says that this token is no longer active.",

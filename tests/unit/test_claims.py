@@ -87,6 +87,7 @@ CASES = [
     Case("payload typ ID", {"typ": "ID"}, Reason.ID_TOKEN),
     Case("payload typ Refresh", {"typ": "Refresh"}, Reason.ID_TOKEN),
     Case("payload typ a number", {"typ": 1}, Reason.ID_TOKEN),
+    Case("bound to a key by DPoP", {"cnf": {"jkt": "x"}}, Reason.BOUND_TOKEN),
     Case("an at+jwt without jti", {"jti": GONE}, Reason.BAD_CLAIMS),
     Case("an at+jwt without client_id", {"client_id": GONE}, Reason.BAD_CLAIMS),
     Case("scope is a list", {"scope": ["openid"]}, Reason.BAD_CLAIMS),
