@@ -93,7 +93,7 @@ def run(site: Site, pulled: Pulled, *, now: datetime, by: str, initial: int | No
             run_id, now, outcome=outcome, counts=count_kinds(plan.changes), remarks=(*remarks, *applied.problems)
         )
     ledger.write_parked(run_id, plan.parked, now)
-    ledger.write_anchors()
+    write_anchors(site)
     members = sum(len(snapshot.members) for snapshot in pulled.snapshots)
     return RunReport(plan, applied, pulled.unavailable, members, now)
 
@@ -108,7 +108,7 @@ def apply_by_hand(site: Site, changes: Sequence[Change], *, now: datetime, by: s
     applied = _converge_and_report(site, now)
     outcome = "failed" if applied.problems else "done"
     site.ledger.finish_run(run_id, now, outcome=outcome, counts=count_kinds(changes), remarks=applied.problems)
-    site.ledger.write_anchors()
+    write_anchors(site)
     return applied
 
 
@@ -118,3 +118,8 @@ def _converge_and_report(site: Site, now: datetime) -> Applied:
         return converge(site, now)
     except BridgeError as error:
         return Applied((), (), (f"{error}; the next run completes what is recorded",), ())
+
+
+def write_anchors(site: Site) -> str:
+    """Write where the ledger stands to its anchors, and give that text; nothing while one is ahead: it is a witness."""
+    return "" if site.ledger.check_anchors() else site.ledger.write_anchors()

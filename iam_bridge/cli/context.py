@@ -6,26 +6,32 @@ Here, and nowhere below, the clock and the environment are read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
+import syslog
 import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iam_bridge.errors import RunLocked
+from iam_bridge.cli.render import note
+from iam_bridge.errors import BridgeError, LedgerError, RunLocked
+from iam_bridge.iam.pull import pull_members
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.ledger.lock import RunLock
 from iam_bridge.model.rules import Settings
 from iam_bridge.settings import read_settings
 from provisioner.facts import Site
 from provisioner.hostnames import HostPaths
+from provisioner.run import Pulled, pull_all, write_anchors
 from provisioner.stores.files import FilesStore
 
 DAY_S = 86400
 PATIENCE_S = 10.0
 """How long a command waits for another that is writing: a ban must not fail because a run is in its last second."""
+PAUSE_S = 0.1
 
 
 def utc_now() -> datetime:
@@ -81,7 +87,7 @@ def open_ledger(settings: Settings, *, create: bool = False) -> Iterator[Ledger]
 @contextlib.contextmanager
 def open_ledger_or_empty(settings: Settings) -> Iterator[Ledger]:
     """Open the ledger, or an empty one in a scratch folder where there is none yet: to look, never to write."""
-    if os.path.lexists(settings.paths.ledger):
+    if _is_there(settings.paths.ledger):
         with open_ledger(settings) as ledger:
             yield ledger
         return
@@ -90,6 +96,17 @@ def open_ledger_or_empty(settings: Settings) -> Iterator[Ledger]:
         path = Path(scratch) / "ledger.db"
         with Ledger.open(path, create=True, anchors=anchors_of(settings)) as ledger:
             yield ledger
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file; raise LedgerError where this process may not know."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be looked at: {error.strerror}", hint="run it as root") from error
+    return True
 
 
 def make_site(settings: Settings, ledger: Ledger) -> Site:
@@ -107,10 +124,14 @@ def sole_run(settings: Settings, command: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sole_writer(settings: Settings, command: str, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Be the only one who writes to the ledger and the store; raise RunLocked when another does for too long."""
+def writing(settings: Settings, command: str, *, create: bool = False) -> Iterator[Site]:
+    """Open the site as the only one who writes to ledger and store; afterwards tell the log where the ledger stands.
+
+    Raises RunLocked when somebody else goes on writing for `PATIENCE_S`, LedgerError where there is no ledger yet and
+    `create` is not said.
+    """
     _prepare_folder(settings)
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     with contextlib.ExitStack() as held:
         while True:
             try:
@@ -119,11 +140,31 @@ def sole_writer(settings: Settings, command: str, *, patience_s: float = PATIENC
             except RunLocked:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.1)
-        yield
+                time.sleep(PAUSE_S)
+        with open_ledger(settings, create=create) as ledger:
+            site = make_site(settings, ledger)
+            yield site
+            _tell_log(site)
+
+
+def _tell_log(site: Site) -> None:
+    """Write the head of the chain to the log: a chain proves nothing without an anchor outside its host (design 7)."""
+    try:
+        anchor = write_anchors(site)
+    except BridgeError as error:
+        note(f"{error}; what the command did stands")
+        return
+    if anchor:
+        syslog.openlog("iam-bridge", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+        syslog.syslog(syslog.LOG_NOTICE, f"ledger {anchor.strip()}")
 
 
 def _prepare_folder(settings: Settings) -> None:
     """Make the ledger's folder, where its lock lies too; what is wrong with it the lock says."""
     with contextlib.suppress(OSError):
         settings.paths.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def pull_everybody(settings: Settings) -> Pulled:
+    """Ask every source; call it before the ledger is open, since each pull starts as a copy of this process."""
+    return pull_all(settings, functools.partial(pull_members, clock=utc_now))

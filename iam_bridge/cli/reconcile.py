@@ -1,0 +1,91 @@
+"""`iam-bridge ledger reconcile`: what a restored ledger lost, as far as the host still tells."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from iam_bridge.cli.render import say
+from iam_bridge.errors import BridgeError, Exit, ViewError
+from iam_bridge.ledger.banlist import LIST_MAX, parse_bans
+from iam_bridge.ledger.files import read_bounded
+from iam_bridge.ledger.view import View
+from iam_bridge.model.account import Account
+from iam_bridge.model.verdict import Ban
+from provisioner.apply import tell_services
+from provisioner.audit_facts import numbers_and_names_seen
+from provisioner.facts import Site
+
+
+def reconcile_site(site: Site, *, now: datetime, by: str) -> Exit:
+    """Mark what may have been given, write lost bans down again, tell the services, and say what is left to do."""
+    state, store = site.ledger.read_state(now), site.store.read()
+    numbers, names = numbers_and_names_seen(state, store, site.settings.accounts)
+    forgotten = _forgotten_people(site, names)
+    bans = _forgotten_bans(site, now)
+    if not (state.stopped or numbers or names or bans):
+        say("nothing to reconcile: the ledger knows every number of our range on this host", "good")
+        return Exit.OK
+    marked = site.ledger.reconcile(now, by, numbers_seen=numbers, names_seen=names)
+    for ban in bans:
+        site.ledger.add_ban(
+            now, by, subject=ban.subject, name=ban.name, uid=ban.uid, reason=ban.reason, until=ban.until
+        )
+    tell_services(site, now)
+    say(f"{marked.numbers} numbers and {marked.names} names are marked as given to somebody unknown", "good")
+    if bans:
+        say(f"{len(bans)} bans that the ledger had lost are written down again", "good")
+    _print_forgotten(forgotten)
+    say("locks by hand and approvals since the copy are not in it: see the log, and give them again", "change")
+    return Exit.OK
+
+
+def _forgotten_people(site: Site, names: Iterable[str]) -> list[Account]:
+    """Find accounts of the host that the view still knows and the ledger does not."""
+    view = View(site.settings.paths.view)
+    found: list[Account] = []
+    try:
+        view.reload_if_changed()
+        rows = [view.by_name(name) for name in sorted(names)] if view.ledger_id == site.ledger.ledger_id else []
+        found = [row.account for row in rows if row is not None]
+    except ViewError:
+        return []
+    finally:
+        view.close()
+    return found
+
+
+def _forgotten_bans(site: Site, now: datetime) -> list[Ban]:
+    """Find bans in force that the services know and the ledger does not."""
+    try:
+        data, _ = read_bounded(site.settings.paths.bans, LIST_MAX)
+        ledger_id, _, listed = parse_bans(data)
+    except (OSError, ValueError, RecursionError, BridgeError):
+        return []
+    if ledger_id != site.ledger.ledger_id:
+        return []
+    known = {_key_of(ban) for ban in site.ledger.bans(now, include_past=True)}
+    return [ban for ban in listed if ban.holds_at(now) and _key_of(ban) not in known]
+
+
+def _key_of(ban: Ban) -> tuple[object, ...]:
+    return (ban.subject, ban.name, ban.uid, ban.since)
+
+
+def _print_forgotten(people: Sequence[Account]) -> None:
+    if not people:
+        return
+    say(
+        f"{len(people)} people have accounts that this ledger does not know; to give them back, put these lines",
+        "change",
+    )
+    say("into a file and run: iam-bridge map adopt --from FILE", "change")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("name", "issuer", "sub", "proof"))
+    for account in people:
+        table.writerow((account.name, account.subject.issuer, account.subject.sub, "the view of the lost ledger"))
+    for line in text.getvalue().splitlines():
+        say(line)
