@@ -261,8 +261,12 @@ class Ledger:
 
     def verify(self) -> tuple[Finding, ...]:
         """Check file, chain, uniqueness, counters, receipts against accounts, and anchors; give what does not hold."""
-        with self.reading() as db:
-            found = list(check.verify(db))
+        found: list[Finding] = []
+        try:
+            with self.reading() as db:
+                found.extend(check.verify(db))
+        except LedgerError as error:  # damage that stops the look itself; what was found before it stays
+            found.append(Finding("ledger-damaged", error.message, error.hint))
         stopped = self.check_anchors()
         if stopped:
             found.append(Finding("anchor", stopped, "iam-bridge ledger reconcile marks what may have been given since"))

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from iam_bridge.errors import LedgerError, ViewError
@@ -40,19 +40,29 @@ def write_view(ledger: Ledger, path: Path, *, gid: int | None = None) -> bool:
     view on disk: it was put back from a copy, and no service would believe it.
     """
     mode = 0o640 if gid is not None else 0o644
-    try:
+    with ledger.reading() as db, _named(f"the view {path}"):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with ledger.reading() as db:
-            generation = read_meta_int(db, "generation")
-            current = _is_current(path, ledger.ledger_id, generation, mode, gid)
-            if not current:
-                replace_file(path, lambda aside: _build(db, aside), mode=mode, gid=gid)
-            taken = {url: taken_at for _, url, taken_at in db.execute(_ISSUERS) if taken_at is not None}
+        generation = read_meta_int(db, "generation")
+        current = _is_current(path, ledger.ledger_id, generation, mode, gid)
+        if not current:
+            replace_file(path, lambda aside: _build(db, aside), mode=mode, gid=gid)
+        taken = {url: taken_at for _, url, taken_at in db.execute(_ISSUERS) if taken_at is not None}
         fresh = {"ledger": ledger.ledger_id, "generation": generation, "taken_at": taken}
         write_text(fresh_path(path), json.dumps(fresh, sort_keys=True) + "\n", mode=mode, gid=gid)
-    except OSError as error:
-        raise LedgerError(f"the view {path} cannot be written: {error.strerror or error}") from error
     return not current
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say which file it is that cannot be written: inside a read of the ledger the error would speak of the ledger."""
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(
+            f"{what} cannot be written: {error.strerror or error}", hint="see df and its folder"
+        ) from error
+    except sqlite3.Error as error:
+        raise LedgerError(f"{what} cannot be written: {error}", hint="see df and its folder") from error
 
 
 def _is_current(path: Path, ledger_id: str, generation: int, mode: int, gid: int | None) -> bool:
@@ -96,11 +106,8 @@ def _build(db: sqlite3.Connection, aside: Path) -> None:
 
 def write_bans(path: Path, bans: Iterable[Ban], *, ledger_id: str, generation: int, gid: int | None = None) -> bool:
     """Make the ban list say exactly this; tell whether it had to be written. Raises LedgerError."""
-    try:
-        rows = [ban_to_json(ban) for ban in bans]
-        document = {"version": 1, "ledger": ledger_id, "generation": generation, "bans": rows}
+    document = {"version": 1, "ledger": ledger_id, "generation": generation, "bans": [ban_to_json(ban) for ban in bans]}
+    text = json.dumps(document, indent=1) + "\n"
+    with _named(f"the ban list {path}"):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        text = json.dumps(document, indent=1) + "\n"
         return write_text(path, text, mode=0o640 if gid is not None else 0o644, gid=gid)
-    except OSError as error:
-        raise LedgerError(f"the ban list {path} cannot be written: {error.strerror or error}") from error

@@ -13,7 +13,13 @@ from iam_bridge.errors import BridgeError, LedgerError, RunLocked
 from iam_bridge.ledger.chain import GENESIS, LINE_MAX, ChainWriter, hash_of, verify_lines
 from tests.unit.build import NOW
 
-RECORD = {"at": "2026-05-03T12:00:00.000000Z", "kind": "login", "verdict": "permit", "uid": 20000, "text": "zoë ☃"}
+RECORD: dict[str, str | int] = {
+    "at": "2026-05-03T12:00:00.000000Z",
+    "kind": "login",
+    "verdict": "permit",
+    "uid": 20000,
+    "text": "zoë ☃",
+}
 
 
 def _write(path: Path, count: int = 3) -> None:

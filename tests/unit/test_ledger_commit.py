@@ -14,7 +14,19 @@ from iam_bridge.errors import LedgerError
 from iam_bridge.model.account import Account, GroupName, LockReason, UserName
 from iam_bridge.model.change import Change, CreateGroup
 from tests.unit.build import GPU, ISSUER, NOW, OTHER, USERS, account, subject
-from tests.unit.ledgers import CAUSE, GROUPS, adopt, commit, create, join, leave, lock, open_ledger, unlock, with_accounts
+from tests.unit.ledgers import (
+    CAUSE,
+    GROUPS,
+    adopt,
+    commit,
+    create,
+    join,
+    leave,
+    lock,
+    open_ledger,
+    unlock,
+    with_accounts,
+)
 
 ADA = account()
 BOB = account("s-bob", "bob", 20001)
@@ -102,7 +114,7 @@ def test_two_creations_of_one_commit_cannot_share_anything(tmp_path: Path) -> No
     with open_ledger(tmp_path) as ledger:
         commit(ledger, *GROUPS)
         for second in (account("s-bob", "ada", 20001), account("s-bob", "bob", 20000), account("s-ada", "bob", 20001)):
-            with pytest.raises(LedgerError, match="name ada|number 20000|two accounts"):
+            with pytest.raises(LedgerError, match=r"name ada|number 20000|two accounts"):
                 commit(ledger, create(ADA), create(second))
         assert not ledger.read_state(NOW).accounts
 
@@ -117,7 +129,7 @@ def test_a_tombstone_keeps_name_numbers_and_subject_taken(tmp_path: Path) -> Non
     assert "ada" in state.names_given
     assert 20000 in state.numbers_given
     for again in (account("s-eve", "ada", 20005), account("s-eve", "eve", 20000), account("s-ada", "new", 20005)):
-        with pytest.raises(LedgerError, match="given before|has the account"):
+        with pytest.raises(LedgerError, match=r"given before|has the account"):
             commit(ledger, create(again))
 
 
@@ -129,7 +141,9 @@ def test_the_same_sub_of_another_issuer_is_another_person(tmp_path: Path) -> Non
 
 def test_adopted_people_may_share_a_primary_group_that_is_later_a_mapped_group(tmp_path: Path) -> None:
     staff = GroupName("staff50")
-    people = [replace(account(f"s-{n}", n, uid, (), adopted=True), gid=5000) for n, uid in (("kim", 1001), ("lee", 1002))]
+    people = [
+        replace(account(f"s-{n}", n, uid, (), adopted=True), gid=5000) for n, uid in (("kim", 1001), ("lee", 1002))
+    ]
     with open_ledger(tmp_path) as ledger:
         commit(ledger, *map(adopt, people))
         commit(ledger, CreateGroup(staff, 5000, CAUSE))
@@ -239,5 +253,5 @@ def test_a_generation_never_stands_still_when_something_changed(tmp_path: Path) 
 def test_a_closed_ledger_says_so_in_our_own_error(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         pass
-    with pytest.raises(LedgerError, match="cannot be used|damaged"):
+    with pytest.raises(LedgerError, match=r"cannot be used|damaged"):
         ledger.generation()

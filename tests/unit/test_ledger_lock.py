@@ -23,9 +23,8 @@ def _lock(tmp_path: Path, command: str = "provision run") -> RunLock:
 
 
 def test_the_second_taker_reads_who_has_it(tmp_path: Path) -> None:
-    with _lock(tmp_path, "map adopt --from people.csv"):
-        with pytest.raises(RunLocked) as caught:
-            _lock(tmp_path).__enter__()
+    with _lock(tmp_path, "map adopt --from people.csv"), pytest.raises(RunLocked) as caught:
+        _lock(tmp_path).__enter__()
     text = str(caught.value)
     assert f"since 2026-05-03T12:00:00.000000Z, pid {os.getpid()}, command 'map adopt --from people.csv'" in text
     assert caught.value.exit_status is Exit.UNAVAILABLE
@@ -146,7 +145,9 @@ def test_times_are_written_in_one_way_that_sorts() -> None:
     assert sorted(map(stamp, times)) == [stamp(time) for time in times]
 
 
-@pytest.mark.parametrize("text", ["", "2026-05-03", "2026-05-03T12:00:00.000000", "2026-13-03T12:00:00.000000Z", 7, None])
+@pytest.mark.parametrize(
+    "text", ["", "2026-05-03", "2026-05-03T12:00:00.000000", "2026-13-03T12:00:00.000000Z", 7, None]
+)
 def test_what_is_no_recorded_time_is_refused(text: object) -> None:
     with pytest.raises(InvalidValue):
         moment(text)
