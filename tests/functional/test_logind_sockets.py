@@ -169,9 +169,10 @@ def test_beyond_the_cap_others_wait_in_the_backlog_until_the_silent_are_closed(t
     with serving(tmp_path) as served:
         silent = [served.connect() for _ in range(QUICK.connections)]
         until(lambda: served.server.connections == QUICK.connections)
-        began = time.monotonic()
+        began, spent = time.monotonic(), time.process_time()
         assert served.ask().status is Status.PERMIT
         assert 0.1 < time.monotonic() - began < 2
+        assert time.process_time() - spent < 0.1, "it did not wait, it asked again and again"
         for client in silent:
             assert client.recv(1) == b""
             client.close()

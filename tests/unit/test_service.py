@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from iam_bridge.errors import Reason, SourceUnavailable
+from iam_bridge.errors import Reason, SourceUnavailable, TokenRefused
 from iam_bridge.model.account import LockReason
 from iam_bridge.policy.login import NOT_NOW
 from pam_module import service as service_module
 from pam_module.asking import JUNK_DETAIL, UNPROVEN_TEXT
 from pam_module.errands import TooLate
 from pam_module.wire import Phase, Reply, Request, Status
-from tests.unit.build import LOGIN_RULES, account, subject
+from tests.unit.build import ISSUER, LOGIN_RULES, account, subject
 from tests.unit.service_rig import HOST, Rig, age_members, lock, make_rig, members, token
 from tests.unit.tokens import MAKER
 from tests.vectors.bad_tokens import BAD_TOKENS
@@ -159,6 +159,7 @@ AUTH = [
     Case("nobody's", Reason.NO_SUBJECT, secret=MAKER.token(MAKER.claims(sub=""))),
     Case("a client's", Reason.CLIENT_TOKEN, secret=MAKER.token(MAKER.claims(sub="public-client"))),
     Case("an ID token", Reason.ID_TOKEN, secret=token("ada", nonce="n")),
+    Case("a token bound to a key", Reason.BOUND_TOKEN, secret=token("ada", cnf={"jkt": "x"})),
     Case("the name is banned", Reason.BANNED, secret=token("ada"), prepare=lambda rig: rig.ban(name="ada", reason="ticket 5"),
          text="Your access to this site has been stopped. Reason: ticket 5"),
     Case("the subject is banned", Reason.BANNED, secret=token("ada"), prepare=lambda rig: rig.ban(subject=subject("s-ada"))),
@@ -279,6 +280,24 @@ def test_an_outage_leaves_the_last_good_keys_until_they_are_no_longer_usable(rig
         now = int(rig.clock().timestamp())
         reply = rig.auth("ada", token("ada", exp=now + 60))
         assert (rig.last().get("reason"), reply.status is Status.PERMIT) == (reason, reason is None)
+
+
+@pytest.mark.parametrize(
+    ("validation", "text"),
+    [("introspect", UNPROVEN_TEXT), ("both", "The IAM says that this token is no longer active.")],
+)
+def test_an_inactive_token_is_called_so_only_after_its_signature_held(
+    tmp_path: Path, validation: str, text: str
+) -> None:
+    rig = make_rig(tmp_path, validation=validation)
+    rig.service.deciders.desk.keys.refresh(ISSUER)
+    conversation = rig.begin(Phase.AUTH, "ada", token("ada"))
+    assert next(conversation).lane == ("introspection", ISSUER.url)
+    with pytest.raises(StopIteration) as stopped:
+        conversation.throw(TokenRefused(Reason.INACTIVE))
+    assert stopped.value.value == Reply(Status.DENY, text=text)
+    assert rig.last()["reason"] == "inactive"
+    rig.ledger.close()
 
 
 # --- account and sessions
