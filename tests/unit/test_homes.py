@@ -71,7 +71,7 @@ def test_a_home_is_made_from_skel(homes: Path, skel: Path) -> None:
 
 
 def test_modes_do_not_depend_on_the_umask(homes: Path, skel: Path) -> None:
-    old = os.umask(0o777)
+    old = os.umask(0o077)
     try:
         make_homes([person(homes)], rules_for(homes, skel=skel))
     finally:
