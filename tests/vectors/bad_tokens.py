@@ -311,6 +311,7 @@ PEOPLE = (
     _claims("sub holds a line break", Reason.NO_SUBJECT, sub="ada\nroot"),
     _claims("sub is half a character", Reason.BAD_CLAIMS, sub="\ud800"),
     _claims("a client's own token", Reason.CLIENT_TOKEN, sub="public-client"),
+    _claims("a token bound to a key of its client", Reason.BOUND_TOKEN, cnf={"jkt": "0ZcOCORZNYy"}),
     _claims("an ID token by its nonce", Reason.ID_TOKEN, nonce="n-0S6"),
     _claims("an ID token by its at_hash", Reason.ID_TOKEN, at_hash="77QmUPtjPfzWtF2AnpK9RQ"),
     _claims("a refresh token", Reason.ID_TOKEN, typ="Refresh"),
