@@ -179,6 +179,19 @@ class View:
         issuer_id = self._require().ids.get(subject.issuer)
         return None if issuer_id is None else self._find(_BY_SUBJECT, (issuer_id, subject.sub))
 
+    def taken_at(self) -> dict[Issuer, datetime | None]:
+        """Give the time of each issuer's last complete list of members; raise ViewError when no view is in use."""
+        used = self._require()
+        return {issuer: used.taken_at[issuer_id] for issuer_id, issuer in used.issuers.items()}
+
+    def names(self) -> list[tuple[str, int, bool]]:
+        """Give (name, uid, whether it was adopted) of every account, by name; raise ViewError. For reports."""
+        try:
+            rows = self._require().db.execute("SELECT name, uid, adopted FROM accounts ORDER BY name").fetchall()
+        except sqlite3.Error as error:
+            raise ViewError(f"the view {self.path} cannot be read: {error}", hint=HINT) from error
+        return [(str(name), int(uid), bool(adopted)) for name, uid, adopted in rows]
+
     def close(self) -> None:
         """Close the file; generation and ledger are remembered."""
         if self._used:

@@ -1,0 +1,1 @@
+"""What doctor looks at: facts gathered here, judged in policy."""
