@@ -20,7 +20,6 @@ from pam_module.asking import TokenDesk, explain
 from pam_module.errands import Conversation
 from pam_module.facts import Facts, FactsMissing
 from pam_module.handles import Handles
-from pam_module.host import host_uid
 from pam_module.records import LogLines, Note, Record
 from pam_module.wire import Phase, Reply, Request, Status
 
@@ -86,7 +85,7 @@ class Service:
         """Answer one request; whatever goes wrong inside becomes a denial, and a log line that quotes nothing of it."""
         note = Note(request, self._ticks())
         try:
-            note.host_uid = host_uid(request)
+            note.host_uid = request.nss_uid
             if request.phase is Phase.AUTH:
                 return (yield from self._auth(note))
             return self._quick[request.phase](note)

@@ -22,7 +22,7 @@ NO_UID = 0xFFFFFFFF
 MAX_HANDLE = 64
 
 _LENGTH = struct.Struct("!I")
-_REQUEST_HEAD = struct.Struct("!BBI")
+_REQUEST_HEAD = struct.Struct("!BBII")
 _REPLY_HEAD = struct.Struct("!BBI")
 _HANDLE = re.compile(rf"[0-9A-Za-z]{{0,{MAX_HANDLE}}}")
 
@@ -62,7 +62,10 @@ _STATUSES = {int(status): status for status in Status}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question of the PAM module; `pid` is that of the process that runs PAM, empty text means unset."""
+    """One question of the PAM module; `pid` is that of the process that runs PAM, empty text means unset.
+
+    `nss_uid` is what NSS gave there for `user`, None where it knows no such name.
+    """
 
     phase: Phase
     pid: int
@@ -72,6 +75,7 @@ class Request:
     rhost: str = ""
     handle: str = field(default="", repr=False)
     secret: bytes = field(default=b"", repr=False)
+    nss_uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def encode_request(request: Request) -> bytes:
     """Write a request as a frame, length word included.
 
     Raises:
-        WireError: a text holds a NUL byte, the pid is no u32, or the frame would exceed MAX_FRAME.
+        WireError: a text holds a NUL byte, a number is no u32, or the frame would exceed MAX_FRAME.
     """
     fields = [
         _encode_text("user", request.user),
@@ -99,7 +103,8 @@ def encode_request(request: Request) -> bytes:
         _encode_text("handle", request.handle),
         request.secret,
     ]
-    return _encode_frame(_REQUEST_HEAD, request.phase, "pid", request.pid, fields)
+    uid = NO_UID if request.nss_uid is None else request.nss_uid
+    return _encode_frame(_REQUEST_HEAD, request.phase, {"pid": request.pid, "uid": uid}, fields)
 
 
 def parse_request(frame: bytes) -> Request:
@@ -109,7 +114,7 @@ def parse_request(frame: bytes) -> Request:
         WireError: another version, an unknown phase, a field that ends outside the frame, bytes left over, or a
             text that is not UTF-8 or holds a NUL byte.
     """
-    phase_code, pid, fields = _parse_frame(frame, _REQUEST_HEAD, 6)
+    (phase_code, pid, uid), fields = _parse_frame(frame, _REQUEST_HEAD, 6)
     phase = _PHASES.get(phase_code)
     if phase is None:
         raise WireError(f"the frame asks for phase {phase_code}, which is not known")
@@ -124,6 +129,7 @@ def parse_request(frame: bytes) -> Request:
             rhost.decode(),
             handle.decode("ascii"),
             secret,
+            None if uid == NO_UID else uid,
         )
     except UnicodeDecodeError:
         # The cause is dropped on purpose: a UnicodeDecodeError carries the bytes, and they may be the handle.
@@ -143,7 +149,7 @@ def encode_reply(reply: Reply) -> bytes:
     if not _HANDLE.fullmatch(reply.handle):
         raise WireError(f"the handle must be up to {MAX_HANDLE} ASCII letters and digits")
     fields = [_encode_text("user", reply.user), _encode_text("text", reply.text), reply.handle.encode()]
-    return _encode_frame(_REPLY_HEAD, reply.status, "uid", reply.uid, fields)
+    return _encode_frame(_REPLY_HEAD, reply.status, {"uid": reply.uid}, fields)
 
 
 def parse_reply(frame: bytes) -> Reply:
@@ -153,7 +159,7 @@ def parse_reply(frame: bytes) -> Reply:
         WireError: another version, an unknown status, a field that ends outside the frame, bytes left over, a
             text that is not UTF-8 or holds a NUL byte, or a handle that is not letters and digits.
     """
-    code, uid, (user, text, handle) = _parse_frame(frame, _REPLY_HEAD, 3)
+    (code, uid), (user, text, handle) = _parse_frame(frame, _REPLY_HEAD, 3)
     status = _STATUSES.get(code)
     if status is None:
         raise WireError(f"the frame has status {code}, which is not known")
@@ -233,10 +239,11 @@ def _encode_text(name: str, text: str) -> bytes:
         raise WireError(f"the field {name} cannot be written as UTF-8") from None
 
 
-def _encode_frame(head: struct.Struct, kind: int, name: str, number: int, fields: list[bytes]) -> bytes:
-    if not 0 <= number <= NO_UID:
-        raise WireError(f"the {name} {number} does not fit into 32 bits")
-    body = [head.pack(VERSION, kind, number)]
+def _encode_frame(head: struct.Struct, kind: int, numbers: dict[str, int], fields: list[bytes]) -> bytes:
+    for name, number in numbers.items():
+        if not 0 <= number <= NO_UID:
+            raise WireError(f"the {name} {number} does not fit into 32 bits")
+    body = [head.pack(VERSION, kind, *numbers.values())]
     for value in fields:
         body += (_LENGTH.pack(len(value)), value)
     length = sum(map(len, body))
@@ -245,11 +252,11 @@ def _encode_frame(head: struct.Struct, kind: int, name: str, number: int, fields
     return _LENGTH.pack(length) + b"".join(body)
 
 
-def _parse_frame(frame: bytes, head: struct.Struct, count: int) -> tuple[int, int, list[bytes]]:
+def _parse_frame(frame: bytes, head: struct.Struct, count: int) -> tuple[list[int], list[bytes]]:
     if len(frame) > MAX_FRAME:
         raise WireError(f"the frame has {len(frame)} bytes; the most is {MAX_FRAME}")
     try:
-        version, kind, number = head.unpack_from(frame)
+        version, *numbers = head.unpack_from(frame)
         if version != VERSION:
             raise WireError(
                 f"the frame has version {version} and this side speaks version {VERSION}",
@@ -268,4 +275,4 @@ def _parse_frame(frame: bytes, head: struct.Struct, count: int) -> tuple[int, in
     if at != len(frame):
         problem = "ends too early" if at > len(frame) else "has bytes after its last field"
         raise WireError(f"the frame {problem}")
-    return kind, number, fields
+    return numbers, fields

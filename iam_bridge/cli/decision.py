@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -58,12 +59,20 @@ def decide(settings: Settings, phase: Phase, name: str, secret: bytes, clock: Cl
     deciders = Deciders.of(settings, log, clock)
     try:
         service = Service(deciders, record=lambda _receipt: None, log=log, clock=clock, ticks=time.monotonic)
-        request = Request(phase, os.getpid(), name, service=SERVICE, secret=secret)
+        request = Request(phase, os.getpid(), name, service=SERVICE, secret=secret, nss_uid=_host_uid(name))
         reply = _drive(service.answer(request))
     finally:
         deciders.close()
     line = next((fields for fields in log.kept if fields.get("event") == "login"), {})
     return _decision_of(reply, name, {key: str(value) for key, value in line.items()})
+
+
+def _host_uid(name: str) -> int | None:
+    """Ask NSS, as the PAM module does before it asks the daemon."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        return None
 
 
 def verify(settings: Settings, secret: bytes, clock: Clock) -> VerifiedToken:

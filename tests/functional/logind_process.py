@@ -26,7 +26,6 @@ from pam_module.wire import Phase, Reply, Request, encode_request, parse_reply
 AUDIENCE = "https://login.hpc.example.org"
 GROUP = "hpc/users"
 ROOT = Path(__file__).parents[2]
-NSS_WRAPPER = "libnss_wrapper.so"
 CAUSE = Cause("test", "test")
 
 SETTINGS = """
@@ -143,14 +142,6 @@ class Site:
 
     def start(self, *arguments: str, env: dict[str, str] | None = None, within: tuple[str, ...] = ()) -> None:
         """Start the daemon (as nobody where we are root) and wait until it says that it is ready, or ended."""
-        passwd = self.folder / "passwd"
-        passwd.write_text("".join(f"{name}:x:{uid}:{uid}::/:/bin/sh\n" for name, uid in host_names(self.uids).items()))
-        (self.folder / "group").write_text("root:x:0:\n")
-        wrapper = {
-            "LD_PRELOAD": NSS_WRAPPER,
-            "NSS_WRAPPER_PASSWD": str(passwd),
-            "NSS_WRAPPER_GROUP": str(self.folder / "group"),
-        }
         ready, told = os.pipe()
         began = time.perf_counter()
         with (self.folder / "stderr").open("ab") as stderr:
@@ -158,7 +149,7 @@ class Site:
                 [*within, sys.executable, "-m", "pam_module.logind", "--config", str(self.folder / "iam-bridge.yaml"),
                  "--ready-fd", str(told), *user_arguments(), *arguments],
                 stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=[told], cwd=ROOT,
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **wrapper, **(env or {})},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})},
             )  # fmt: skip
         os.close(told)
         with open(ready, "rb") as said:
@@ -197,6 +188,7 @@ class Site:
 
     def send(self, phase: Phase, user: str, secret: str = "", **more: Any) -> socket.socket:
         client = self.connect()
+        more = {"nss_uid": host_names(self.uids).get(user)} | more
         request = Request(phase, os.getpid(), user, "sshd", "ssh", "198.51.100.7", secret=secret.encode(), **more)
         client.sendall(encode_request(request))
         return client

@@ -115,6 +115,7 @@ def test_a_request_says_who_asks_from_where(bench: Bench) -> None:
     for request in daemon.requests:
         assert (request.user, request.service) == (OURS.pw_name, "iam")
         assert (request.tty, request.rhost, request.pid) == ("ssh", "192.0.2.7", os.getpid())
+        assert request.nss_uid == OURS.pw_uid
 
 
 def test_the_handle_goes_from_auth_to_open_session_and_no_further(bench: Bench) -> None:

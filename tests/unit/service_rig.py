@@ -86,6 +86,7 @@ class Rig:
 
     def begin(self, phase: Phase, user: str, secret: str | bytes = b"", **more: Any) -> Any:
         raw = secret.encode("utf-8", "surrogateescape") if isinstance(secret, str) else secret
+        more = {"nss_uid": HOST.get(user)} | more
         return self.service.answer(Request(phase, 4711, user, "sshd", "ssh", "198.51.100.7", secret=raw, **more))
 
     def ask(self, phase: Phase, user: str, secret: str | bytes = b"", **more: Any) -> Reply:

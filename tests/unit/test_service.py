@@ -15,7 +15,6 @@ import pytest
 from iam_bridge.errors import Reason, SourceUnavailable, TokenRefused
 from iam_bridge.model.account import LockReason
 from iam_bridge.policy.login import NOT_NOW
-from pam_module import service as service_module
 from pam_module.asking import JUNK_DETAIL, UNPROVEN_TEXT
 from pam_module.errands import TooLate
 from pam_module.wire import Phase, Reply, Request, Status
@@ -25,14 +24,6 @@ from tests.unit.tokens import MAKER
 from tests.vectors.bad_tokens import BAD_TOKENS
 
 JUNK = "\b\n\r\x7fINCORRECT" * 100
-
-
-@pytest.fixture(autouse=True)
-def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Say what NSS gives for a name."""
-    table = dict(HOST)
-    monkeypatch.setattr(service_module, "host_uid", lambda request: table.get(request.user))
-    return table
 
 
 @pytest.fixture

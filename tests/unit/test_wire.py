@@ -37,7 +37,16 @@ numbers = st.integers(0, NO_UID)
 handles = st.from_regex(r"[0-9A-Za-z]{0,64}", fullmatch=True)
 ascii_texts = st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=50)
 requests = st.builds(
-    Request, st.sampled_from(Phase), numbers, texts, texts, texts, texts, ascii_texts, st.binary(max_size=2000)
+    Request,
+    st.sampled_from(Phase),
+    numbers,
+    texts,
+    texts,
+    texts,
+    texts,
+    ascii_texts,
+    st.binary(max_size=2000),
+    st.none() | st.integers(0, NO_UID - 1),
 )
 replies = st.builds(Reply, st.sampled_from(Status), numbers, texts, texts, handles)
 
@@ -63,7 +72,7 @@ def test_a_reply_comes_back_as_it_was(reply: Reply) -> None:
 
 
 def test_the_layout_of_a_request() -> None:
-    head = b"\x01\x02" + struct.pack("!I", 4242)
+    head = b"\x01\x02" + struct.pack("!II", 4242, 0xFFFFFFFF)
     assert body(encode_request(REQUEST)) == head + fields(b"alice", b"sshd", b"ssh", b"192.0.2.7", b"a1B2c3", SECRET)
 
 
@@ -83,7 +92,7 @@ def test_neither_secret_nor_handle_shows() -> None:
     assert "eyJ" not in shown
 
 
-REQUEST_HEAD = b"\x01\x02" + bytes(4)
+REQUEST_HEAD = b"\x01\x02" + bytes(4) + b"\xff\xff\xff\xff"
 BAD_REQUESTS = {
     "nothing": b"",
     "half a head": REQUEST_HEAD[:5],
@@ -97,7 +106,7 @@ BAD_REQUESTS = {
     "version zero": b"\0" + REQUEST_HEAD[1:] + fields(b"", b"", b"", b"", b"", b""),
     "version two": b"\2" + REQUEST_HEAD[1:] + fields(b"", b"", b"", b"", b"", b""),
     "phase zero": b"\1\0" + bytes(4) + fields(b"", b"", b"", b"", b"", b""),
-    "phase six": b"\1\6" + bytes(4) + fields(b"", b"", b"", b"", b"", b""),
+    "phase six": b"\1\6" + bytes(8) + fields(b"", b"", b"", b"", b"", b""),
     "a user that is not UTF-8": REQUEST_HEAD + fields(b"al\xffice", b"", b"", b"", b"", b""),
     "a host that is not UTF-8": REQUEST_HEAD + fields(b"", b"", b"", b"\xc0\x80", b"", b""),
     "a handle that is not ASCII": REQUEST_HEAD + fields(b"", b"", b"", b"", b"\xc3\xa9", b""),
