@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.functional.logind_process import Site, site
+from tests.functional.site import Scratch
 
 
 @pytest.fixture
@@ -34,3 +35,15 @@ def running(node: Site) -> Site:
     node.start()
     assert node.ready, node.log
     return node
+
+
+@pytest.fixture
+def scratch(open_folder: Path) -> Scratch:
+    """Give a site in one folder whose members come from a file; nobody is a member yet."""
+    return Scratch(open_folder)
+
+
+@pytest.fixture
+def filled(scratch: Scratch) -> Scratch:
+    """Give a site with the accounts of ada and grace."""
+    return scratch.set_up()

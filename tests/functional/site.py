@@ -36,6 +36,7 @@ accounts:
   ids: {{uid: [{first}, {last}], gid: [{first}, {last}]}}
   home: {folder}/home/{{name}}
   skel: none
+  make_homes: {homes}
 limits:
 {limits}
 login:
@@ -71,7 +72,7 @@ class Ran:
 
 def sub_of(name: str) -> str:
     """Give the subject of a member by user name; hostile names must not break it."""
-    return "s-" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    return "s-" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name[:60])
 
 
 @dataclass
@@ -102,12 +103,23 @@ class People:
         self.path.chmod(0o644)
 
 
-class Scratch:
-    """One site under `folder`; `source` is the part of the settings that says where members come from."""
+def iam_source(ca_file: Path, secret: Path) -> str:
+    """Give the part of the settings that pulls from an embedded IAM."""
+    return f"    kind: indigo-iam\n    client: {{id: sync-client, secret_file: {secret}}}\n    ca_file: {ca_file}"
 
-    def __init__(self, folder: Path, *, issuer: str = ISSUER, source: str = "", limits: str = LIMITS) -> None:
+
+class Scratch:
+    """One site under `folder`; `source` is the part of the settings that says where members come from.
+
+    With `user` everything belongs to that uid and the commands run as it: no home can be given to anybody then.
+    """
+
+    def __init__(
+        self, folder: Path, *, issuer: str = ISSUER, source: str = "", limits: str = LIMITS, user: int | None = None
+    ) -> None:
         self.folder = folder
         self.issuer = issuer
+        self.user = user
         folder.chmod(0o755)
         for name in ("etc", "home"):
             (folder / name).mkdir()
@@ -115,11 +127,15 @@ class Scratch:
         self.people = People(folder / "people.yaml")
         self.settings = folder / "iam-bridge.yaml"
         source = source or f"    kind: file\n    file: {self.people.path}"
+        homes = "false" if user else "true"
         self.settings.write_text(
-            _SETTINGS.format(issuer=issuer, source=source, folder=folder, first=FIRST, last=LAST, limits=limits)
+            _SETTINGS.format(issuer=issuer, source=source, folder=folder, first=FIRST, last=LAST, limits=limits, homes=homes)
         )
         self.settings.chmod(0o644)
         self.write_etc()
+        if user:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user, user)
 
     def write_etc(self, *, passwd: str = "", group: str = "", shadow: str = "") -> None:
         """Write the host's rows as they were before us, and those of the test."""
@@ -147,7 +163,7 @@ class Scratch:
             environment |= self.name_service()
         done = subprocess.run(
             self.argv(*arguments), env=self.environment(**environment), input=stdin, capture_output=True, text=True,
-            timeout=60, check=False,
+            timeout=60, check=False, user=self.user, group=self.user, extra_groups=() if self.user else None,
         )  # fmt: skip
         ran = Ran(done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in ran.all, ran.all

@@ -1,0 +1,135 @@
+"""`iam-bridge provision` against an embedded IAM over TLS: the pull, its faults, and what a run makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from iam_bridge.demo.iam import EmbeddedIam, ServedIam, demo_people, running_iam
+from tests.functional.site import IS_ROOT, Scratch, iam_source
+
+pytestmark = pytest.mark.skipif(not IS_ROOT, reason="homes are given away")
+
+
+@dataclass
+class Joined:
+    """A site and the IAM that its members come from."""
+
+    site: Scratch
+    served: ServedIam
+
+    @property
+    def iam(self) -> EmbeddedIam:
+        return self.served.iam
+
+
+@pytest.fixture
+def joined(open_folder: Path) -> Iterator[Joined]:
+    secret = open_folder / "sync.secret"
+    secret.write_text("sync-secret\n")
+    secret.chmod(0o600)
+    with running_iam(EmbeddedIam(demo_people()), open_folder) as served:
+        site = Scratch(open_folder, issuer=served.issuer, source=iam_source(served.ca_file, secret))
+        yield Joined(site, served)
+
+
+@pytest.fixture
+def ran(joined: Joined) -> Joined:
+    done = joined.site.bridge("provision", "run")
+    assert done.status == 0, done.all
+    return joined
+
+
+def test_the_cast_of_the_demo_gets_what_it_should(ran: Joined) -> None:
+    accounts = {row["name"]: row for row in ran.site.bridge("map", "list", "--json").json()}
+    assert {"ada", "grace", "linus", "kim"} <= accounts.keys()
+    assert "root" not in accounts
+    assert "mallory" not in accounts
+    assert len(accounts) == 7  # root, kim.sun and marie.curie@lab get names from their numbers
+    assert accounts["ada"]["groups"] == ["hpcgpu", "hpcusers"]
+
+
+def test_a_second_run_is_quiet_on_disk(ran: Joined) -> None:
+    before = ran.site.stamps()
+    assert ran.site.bridge("provision", "run").out == "? mallory gets no account: suspended at the IAM (" + (
+        f"{ran.iam.person('mallory').id}@{ran.served.issuer})\n1 refused\n"
+    )
+    assert ran.site.stamps() == before
+
+
+def test_somebody_leaves_and_comes_back_as_the_same_uid(ran: Joined) -> None:
+    before = ran.site.rows("passwd")["grace"]
+    ran.iam.remove_from_group("grace", "hpc/users")
+    assert ran.site.bridge("provision", "run").status == 0
+    assert ran.site.rows("shadow")["grace"][7] == "1"
+    ran.iam.add_to_group("grace", "hpc/users")
+    assert ran.site.bridge("provision", "run").status == 0
+    assert ran.site.rows("shadow")["grace"][7] == ""
+    assert ran.site.rows("passwd")["grace"] == before
+
+
+def test_a_renamed_person_keeps_account_and_home(ran: Joined) -> None:
+    before = ran.site.stamps()
+    ran.iam.rename("grace", "hopper")
+    assert ran.site.bridge("provision", "run").status == 0
+    assert ran.site.stamps() == before
+    assert ran.site.bridge("map", "show", "grace", "--json").json()["member"]["username"] == "hopper"
+
+
+def test_suspension_locks_and_restoring_opens(ran: Joined) -> None:
+    ran.iam.suspend("linus")
+    assert "suspended" in ran.site.bridge("provision", "run").out
+    assert ran.site.rows("shadow")["linus"][7] == "1"
+    ran.iam.restore("linus")
+    assert ran.site.bridge("provision", "run").status == 0
+    assert ran.site.rows("shadow")["linus"][7] == ""
+
+
+FAULTS = [
+    ("an empty body", "empty-body", {}),
+    ("an answer that is cut", "cut-body", {"path": "/scim/Users"}),
+    ("a page that is short every time", "short-page", {}),
+    ("a total that lies", "lying-total", {}),
+    ("a person twice", "duplicate-id", {}),
+    ("an error of the server", "server-error", {"path": "/scim/*"}),
+    ("garbage", "garbage", {"path": "/scim/Groups"}),
+    ("a redirect to somebody else", "redirect", {"path": "/scim/Users"}),
+    ("a listing without people", "reply", {"path": "/scim/Users", "value": '{"totalResults":0,"itemsPerPage":100,"startIndex":1,"Resources":[]}'}),
+    ("the issuer of somebody else", "wrong-issuer", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_no_fault_of_the_iam_takes_anything_away(ran: Joined, kind: str, options: dict[str, object]) -> None:
+    before = ran.site.stamps()
+    ran.iam.remove_from_group("grace", "hpc/users")  # what a whole list would act upon
+    ran.iam.fault(kind, **options)  # type: ignore[arg-type]
+    done = ran.site.bridge("provision", "run")
+    assert done.status == 75, done.all
+    assert done.err
+    assert ran.site.stamps() == before
+    assert ran.site.bridge("provision", "plan").status == 75
+    ran.iam.clear_faults()
+    assert ran.site.bridge("provision", "run").status == 0
+    assert ran.site.rows("shadow")["grace"][7] == "1"
+
+
+def test_an_iam_that_is_down_is_75_and_names_it(open_folder: Path) -> None:
+    secret = open_folder / "sync.secret"
+    secret.write_text("sync-secret\n")
+    secret.chmod(0o600)
+    with running_iam(EmbeddedIam(demo_people()), open_folder) as served:
+        site = Scratch(open_folder, issuer=served.issuer, source=iam_source(served.ca_file, secret))
+    done = site.bridge("provision", "run")
+    assert done.status == 75
+    assert "127.0.0.1" in done.err
+    assert site.bridge("provision", "status", "--json").json()["sources"][0]["taken_at"] is None
+
+
+def test_no_secret_is_said_by_any_command(ran: Joined) -> None:
+    ran.iam.fault("server-error", path="/token")
+    for arguments in (["provision", "run"], ["provision", "plan", "--json"], ["provision", "status"], ["map", "audit"]):
+        assert "sync-secret" not in ran.site.bridge(*arguments, IAM_BRIDGE_TRACE="1").all
