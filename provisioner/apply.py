@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from iam_bridge.ledger.view_write import write_bans, write_view
-
 from iam_bridge.model.account import Account, UserName
 from iam_bridge.model.change import Change, LockAccount
 from iam_bridge.model.state import LedgerState, StoreSnapshot, Wanted, WantedAccount
+from provisioner.caches import flush_caches
 from provisioner.facts import Site
 from provisioner.homes import make_homes
 
@@ -65,6 +65,7 @@ def converge(site: Site, now: datetime) -> Applied:
     """Make the store and the homes say what the ledger says, read the store back, and settle what was pending."""
     state = site.ledger.read_state(now)
     report = site.store.converge(wanted_of(state))
+    late = flush_caches(site.settings.accounts.folder) if report.written else ()
     rules = site.settings.accounts
     due = [a for a in state.accounts.values() if a.name in state.homes_due] if rules.make_homes else []
     homes = make_homes(due, rules)
@@ -76,7 +77,7 @@ def converge(site: Site, now: datetime) -> Applied:
     settled = [a.name for a in state.accounts.values() if a.is_open and a.name in state.saved_expiry]
     if settled and not report.problems:
         site.ledger.clear_saved_expiry(settled)
-    return Applied(report.written, homes.made, tuple(problems), homes.remarks)
+    return Applied(report.written, homes.made, tuple(problems), (*late, *homes.remarks))
 
 
 def read_back(state: LedgerState, store: StoreSnapshot) -> list[str]:
