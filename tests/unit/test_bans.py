@@ -136,3 +136,10 @@ def test_numbers_of_bans_are_never_used_again(ledger: Ledger) -> None:
     first = ledger.add_ban(NOW, "root", name="ada")
     ledger.lift_ban(first.ban_id, NOW, "root")
     assert ledger.add_ban(NOW, "root", name="ada").ban_id > first.ban_id
+
+
+def test_the_generation_of_the_list_never_passes_that_of_the_ledger(ledger: Ledger) -> None:
+    # So an anchor, which holds the ledger's, is enough to go past every list that was ever written.
+    for _ in range(9):
+        ledger.add_ban(NOW, "root", name="ada")
+    assert ledger.bans_generation() <= ledger.generation()

@@ -16,7 +16,7 @@ from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.ledger.records import Reconciled
 from iam_bridge.model.account import LockReason
 from iam_bridge.model.change import CreateGroup
-from tests.unit.build import GPU, NOW, account
+from tests.unit.build import GPU, NOW, account, member, snapshot
 from tests.unit.ledgers import GROUPS, adopt, commit, create, join, lock, open_ledger, unlock, with_accounts
 
 ADA, BOB, EVE = account(), account("s-bob", "bob", 20001), account("s-eve", "eve", 20002)
@@ -80,6 +80,26 @@ def test_a_ledger_put_back_from_a_copy_gives_no_number(tmp_path: Path, anchors: 
         assert [finding.code for finding in ledger.verify()] == ["anchor"]
         commit(ledger, lock(ADA))
         assert ledger.read_state(NOW).accounts[ADA.subject].locks == {LockReason.LEFT}, "locking goes on"
+
+
+def test_a_copy_from_before_a_pull_is_noticed_by_its_generation_alone(
+    tmp_path: Path, anchors: tuple[Path, Path]
+) -> None:
+    with with_accounts(tmp_path, [ADA], *anchors) as ledger:
+        ledger.backup(tmp_path / "copy.db")
+        ledger.write_members(snapshot(member()), NOW)
+        ledger.write_anchors()
+    shutil.copy(tmp_path / "copy.db", ledger.path)
+    with Ledger.open(ledger.path, anchors=anchors) as ledger:
+        assert "is ahead of the ledger" in ledger.check_anchors()
+
+
+@pytest.mark.parametrize("field", ["generation", "highest_uid", "highest_gid", "count"])
+def test_one_number_ahead_is_enough(tmp_path: Path, anchors: tuple[Path, Path], field: str) -> None:
+    with with_accounts(tmp_path, [ADA], *anchors) as ledger:
+        said = json.loads(ledger.write_anchors())
+        anchors[1].write_text(json.dumps(said | {field: said[field] + 1}))
+        assert str(anchors[1]) in ledger.check_anchors()
 
 
 def test_an_old_ledger_cannot_overwrite_the_witness(tmp_path: Path, anchors: tuple[Path, Path]) -> None:

@@ -125,6 +125,14 @@ def _forge(lines: list[bytes]) -> None:
     lines[1] = (body[:-1] + f',"hash":"{hash_of(record)}"}}\n').encode()
 
 
+def _renumber(lines: list[bytes]) -> None:
+    record = json.loads(lines[-1])
+    record["seq"] += 1
+    record.pop("hash")
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    lines[-1] = (body[:-1] + f',"hash":"{hash_of(record)}"}}\n').encode()
+
+
 def _space(lines: list[bytes]) -> None:
     lines[1] = lines[1].replace(b":", b": ", 1)
 
@@ -137,7 +145,9 @@ def _insert(lines: list[bytes]) -> None:
     lines.insert(2, b"x" * (LINE_MAX * 3) + b"\n")
 
 
-@pytest.mark.parametrize("spoil", [_flip, _drop, _swap, _forge, _space, _tear, _insert], ids=lambda f: f.__name__[1:])
+@pytest.mark.parametrize(
+    "spoil", [_flip, _drop, _swap, _forge, _renumber, _space, _tear, _insert], ids=lambda f: f.__name__[1:]
+)
 def test_every_tampering_is_found(tmp_path: Path, spoil: object) -> None:
     path = tmp_path / "receipts.jsonl"
     _write(path, 5)
