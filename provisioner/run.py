@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from iam_bridge.errors import BridgeError, Exit, SourceUnavailable
@@ -93,31 +93,36 @@ def run(site: Site, pulled: Pulled, *, now: datetime, by: str, initial: int | No
             run_id, now, outcome=outcome, counts=count_kinds(plan.changes), remarks=(*remarks, *applied.problems)
         )
     ledger.write_parked(run_id, plan.parked, now)
-    write_anchors(site)
     members = sum(len(snapshot.members) for snapshot in pulled.snapshots)
     return RunReport(plan, applied, pulled.unavailable, members, now)
 
 
 def apply_by_hand(site: Site, changes: Sequence[Change], *, now: datetime, by: str) -> Applied:
     """Apply what an admin decided (lock, unlock, adopt, ban), recorded, told and converged as in a run."""
-    if not changes:
+    if not changes:  # said again after it was interrupted, perhaps
         tell_services(site, now)
-        return _NOTHING
+        return _converge_and_report(site, now)
     run_id = site.ledger.start_run(now, by)
     record(site, run_id, changes, site.store.read(), now=now, by=by)
     applied = _converge_and_report(site, now)
     outcome = "failed" if applied.problems else "done"
     site.ledger.finish_run(run_id, now, outcome=outcome, counts=count_kinds(changes), remarks=applied.problems)
-    write_anchors(site)
     return applied
 
 
 def _converge_and_report(site: Site, now: datetime) -> Applied:
-    """Converge; a store that cannot be written is a problem of this run, not the end of it: the ledger has it all."""
+    """Converge, then anchor; what cannot be written is a problem of this run, not its end: the ledger has it all."""
+    applied = _NOTHING
+    problems: list[str] = []
     try:
-        return converge(site, now)
+        applied = converge(site, now)
     except BridgeError as error:
-        return Applied((), (), (f"{error}; the next run completes what is recorded",), ())
+        problems.append(f"{error}; the next run completes what is recorded")
+    try:
+        write_anchors(site)
+    except BridgeError as error:
+        problems.append(str(error))
+    return replace(applied, problems=(*applied.problems, *problems)) if problems else applied
 
 
 def write_anchors(site: Site) -> str:

@@ -19,7 +19,7 @@ from iam_bridge.cli.session_view import has_failed, print_sessions
 from iam_bridge.errors import BridgeError, Exit, LedgerError, RefusedByGuard
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.model.account import Account, LockReason
-from iam_bridge.model.change import Cause, LockAccount, UnlockAccount
+from iam_bridge.model.change import Cause, Change, LockAccount, UnlockAccount
 from iam_bridge.model.rules import Settings
 from iam_bridge.model.state import LedgerState
 from iam_bridge.model.verdict import Ban
@@ -96,10 +96,11 @@ def _close_doors(site: Site, account: Account | None, ban: Ban, *, now: datetime
     problems: list[str] = []
     try:
         tell_services(site, now)
+        locks: list[Change] = []
         if account is not None and LockReason.BANNED not in account.locks:
             cause = Cause(f"ban {ban.ban_id}", ban.reason or "no reason given")
-            lock = LockAccount(account.subject, account.name, account.uid, LockReason.BANNED, cause)
-            problems += apply_by_hand(site, [lock], now=now, by=by).problems
+            locks = [LockAccount(account.subject, account.name, account.uid, LockReason.BANNED, cause)]
+        problems += apply_by_hand(site, locks, now=now, by=by).problems
     except BridgeError as error:
         problems.append(
             f"the ban stands in the ledger, and not everywhere yet: {error}; then: iam-bridge provision run"

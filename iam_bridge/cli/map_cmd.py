@@ -190,11 +190,11 @@ def lock(
     settings, by = read_config(config), f"map lock by {who_asks()}"
     with writing(settings, by) as site:
         account = need_account(site.ledger, site.ledger.read_state(utc_now()), who)
-        applied = Applied((), (), (), ())
+        locks = []
         if LockReason.ADMIN not in account.locks:
             cause = Cause("map lock", text or "no reason given")
-            change = LockAccount(account.subject, account.name, account.uid, LockReason.ADMIN, cause)
-            applied = apply_by_hand(site, [change], now=utc_now(), by=by)
+            locks = [LockAccount(account.subject, account.name, account.uid, LockReason.ADMIN, cause)]
+        applied = apply_by_hand(site, locks, now=utc_now(), by=by)
         locked = need_account(site.ledger, site.ledger.read_state(utc_now()), who)
         ended = end_locked_sessions([locked])
     done = "is locked" if LockReason.ADMIN not in account.locks else "was locked by an admin already"
@@ -212,7 +212,7 @@ def unlock(who: Person, config: Config = SETTINGS_FILE) -> Exit:
         ours = sorted(account.locks & {LockReason.ADMIN, LockReason.IDLE}, key=lambda reason: reason.value)
         cause = Cause("map unlock", "an admin's word")
         changes = [UnlockAccount(account.subject, account.name, account.uid, reason, cause) for reason in ours]
-        applied = apply_by_hand(site, changes, now=utc_now(), by=by) if changes else Applied((), (), (), ())
+        applied = apply_by_hand(site, changes, now=utc_now(), by=by)
     left = account.locks - {LockReason.ADMIN, LockReason.IDLE}
     done = f"is no longer locked by {lock_words(ours)}" if ours else "has no lock of an admin"
     say(f"{account.name} (uid {account.uid}) {done}", "good")

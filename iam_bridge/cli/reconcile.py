@@ -28,7 +28,9 @@ def reconcile_site(site: Site, *, now: datetime, by: str) -> Exit:
     if not (state.stopped or numbers or names or bans):
         say("nothing to reconcile: the ledger knows every number of our range on this host", "good")
         return Exit.OK
-    marked = site.ledger.reconcile(now, by, numbers_seen=numbers, names_seen=names)
+    marked = site.ledger.reconcile(
+        now, by, numbers_seen=numbers, names_seen=names, generation_seen=_generation_seen(site)
+    )
     for ban in bans:
         site.ledger.add_ban(
             now, by, subject=ban.subject, name=ban.name, uid=ban.uid, reason=ban.reason, until=ban.until
@@ -40,6 +42,18 @@ def reconcile_site(site: Site, *, now: datetime, by: str) -> Exit:
     _print_forgotten(forgotten)
     say("locks by hand and approvals since the copy are not in it: see the log, and give them again", "change")
     return Exit.OK
+
+
+def _generation_seen(site: Site) -> int:
+    """Give the generation of the view that the services use, 0 where there is none of this ledger."""
+    view = View(site.settings.paths.view)
+    try:
+        view.reload_if_changed()
+        return view.generation if view.ledger_id == site.ledger.ledger_id else 0
+    except ViewError:
+        return 0
+    finally:
+        view.close()
 
 
 def _forgotten_people(site: Site, names: Iterable[str]) -> list[Account]:

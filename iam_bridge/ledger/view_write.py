@@ -14,9 +14,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from iam_bridge.errors import LedgerError, ViewError
-from iam_bridge.ledger.banlist import ban_to_json
-from iam_bridge.ledger.files import replace_file, write_text
+from iam_bridge.errors import BridgeError, LedgerError, ViewError
+from iam_bridge.ledger.banlist import LIST_MAX, ban_to_json, parse_bans
+from iam_bridge.ledger.files import read_bounded, replace_file, write_text
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.ledger.rows import read_meta, read_meta_int
 from iam_bridge.ledger.view import View
@@ -105,9 +105,25 @@ def _build(db: sqlite3.Connection, aside: Path) -> None:
 
 
 def write_bans(path: Path, bans: Iterable[Ban], *, ledger_id: str, generation: int, gid: int | None = None) -> bool:
-    """Make the ban list say exactly this; tell whether it had to be written. Raises LedgerError."""
+    """Make the ban list say exactly this; tell whether it had to be written.
+
+    Raises LedgerError, also for a ledger that is older than the list on disk: put back from a copy, it would lift bans.
+    """
+    _check_not_newer(path, ledger_id, generation)
     document = {"version": 1, "ledger": ledger_id, "generation": generation, "bans": [ban_to_json(ban) for ban in bans]}
     text = json.dumps(document, indent=1) + "\n"
     with _named(f"the ban list {path}"):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         return write_text(path, text, mode=0o640 if gid is not None else 0o644, gid=gid)
+
+
+def _check_not_newer(path: Path, ledger_id: str, generation: int) -> None:
+    try:
+        standing_id, standing, _ = parse_bans(read_bounded(path, LIST_MAX)[0])
+    except (OSError, ValueError, RecursionError, BridgeError):
+        return  # absent or damaged: it is written anew
+    if standing_id == ledger_id and standing > generation:
+        raise LedgerError(
+            f"the ledger (bans of generation {generation}) is older than the ban list made from it ({standing})",
+            hint="it was put back from a copy; run: iam-bridge ledger reconcile",
+        )

@@ -112,12 +112,16 @@ class Scratch:
     """One site under `folder`; `source` is the part of the settings that says where members come from.
 
     With `user` everything belongs to that uid and the commands run as it: no home can be given to anybody then.
+    With `prefix` the commands run in another mount namespace, where the folder is `inside`.
     """
 
     def __init__(
-        self, folder: Path, *, issuer: str = ISSUER, source: str = "", limits: str = LIMITS, user: int | None = None
-    ) -> None:
+        self, folder: Path, *, issuer: str = ISSUER, source: str = "", limits: str = LIMITS, user: int | None = None,
+        inside: Path | None = None, prefix: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self.inside = inside or folder
+        self.prefix = prefix
         self.issuer = issuer
         self.user = user
         folder.chmod(0o755)
@@ -126,10 +130,10 @@ class Scratch:
         (folder / "state").mkdir(mode=0o700)
         self.people = People(folder / "people.yaml")
         self.settings = folder / "iam-bridge.yaml"
-        source = source or f"    kind: file\n    file: {self.people.path}"
+        source = source or f"    kind: file\n    file: {self.inside}/people.yaml"
         homes = "false" if user else "true"
         self.settings.write_text(
-            _SETTINGS.format(issuer=issuer, source=source, folder=folder, first=FIRST, last=LAST, limits=limits, homes=homes)
+            _SETTINGS.format(issuer=issuer, source=source, folder=self.inside, first=FIRST, last=LAST, limits=limits, homes=homes)
         )
         self.settings.chmod(0o644)
         self.write_etc()
@@ -152,10 +156,10 @@ class Scratch:
         return self.folder / "state" / "ledger.db"
 
     def argv(self, *arguments: str) -> list[str]:
-        return [PROGRAM, *arguments]
+        return [*self.prefix, PROGRAM, *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "IAM_BRIDGE_CONFIG": str(self.settings), "LC_ALL": "C.UTF-8", **more}
+        return {"PATH": os.environ["PATH"], "IAM_BRIDGE_CONFIG": f"{self.inside}/iam-bridge.yaml", "LC_ALL": "C.UTF-8", **more}
 
     def bridge(self, *arguments: str, nss: bool = False, stdin: str = "", **environment: str) -> Ran:
         """Run `iam-bridge`; with `nss` the host's name service answers from the site's files."""
@@ -173,8 +177,8 @@ class Scratch:
         """Give the environment in which libnss_wrapper answers from the site's files."""
         return {
             "LD_PRELOAD": "libnss_wrapper.so",
-            "NSS_WRAPPER_PASSWD": str(self.etc("passwd")),
-            "NSS_WRAPPER_GROUP": str(self.etc("group")),
+            "NSS_WRAPPER_PASSWD": f"{self.inside}/etc/passwd",
+            "NSS_WRAPPER_GROUP": f"{self.inside}/etc/group",
         }
 
     def rows(self, name: str) -> dict[str, list[str]]:

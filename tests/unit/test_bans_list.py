@@ -95,8 +95,19 @@ def test_a_new_list_is_read_at_once_and_the_same_one_is_not(path: Path, monkeypa
     bans.reload_if_changed()
 
 
+def test_a_ledger_from_a_copy_does_not_lift_bans(path: Path) -> None:
+    standing = path.read_bytes()
+    with pytest.raises(LedgerError, match="older than the ban list") as refused:
+        write_bans(path, (), ledger_id=LEDGER, generation=4)
+    assert "reconcile" in refused.value.hint
+    assert path.read_bytes() == standing
+    path.write_text("{")
+    assert write_bans(path, (), ledger_id=LEDGER, generation=4), "a damaged list is no witness"
+
+
 def test_an_older_list_denies(path: Path) -> None:
     bans = _read(path)
+    path.unlink()
     write_bans(path, (), ledger_id=LEDGER, generation=4)
     with pytest.raises(ViewError, match="is older than the one before"):
         bans.reload_if_changed()
