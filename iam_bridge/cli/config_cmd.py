@@ -17,7 +17,7 @@ from iam_bridge.settings_schema import make_schema
 
 app = new_family("Check and show the settings.")
 
-Named = Annotated[Path | None, typer.Argument(metavar="[PATH]", help="The settings file, instead of --config.")]
+Named = Annotated[Path | None, typer.Argument(metavar="PATH", help="The settings file, instead of --config.")]
 
 
 @app.command(epilog=example("iam-bridge config check", "iam-bridge config check ./iam-bridge.yaml --json"))

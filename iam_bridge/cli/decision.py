@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from iam_bridge.model.rules import Settings
@@ -56,13 +59,14 @@ class _KeptLines(LogLines):
 def decide(settings: Settings, phase: Phase, name: str, secret: bytes, clock: Clock) -> Decision:
     """Decide as the daemon would at this moment, asking issuers where it would ask them."""
     log = _KeptLines()
-    deciders = Deciders.of(settings, log, clock)
-    try:
-        service = Service(deciders, record=lambda _receipt: None, log=log, clock=clock, ticks=time.monotonic)
-        request = Request(phase, os.getpid(), name, service=SERVICE, secret=secret, nss_uid=_host_uid(name))
-        reply = _drive(service.answer(request))
-    finally:
-        deciders.close()
+    with _keeping_keys(settings) as known:
+        deciders = Deciders.of(known, log, clock)
+        try:
+            service = Service(deciders, record=lambda _receipt: None, log=log, clock=clock, ticks=time.monotonic)
+            request = Request(phase, os.getpid(), name, service=SERVICE, secret=secret, nss_uid=_host_uid(name))
+            reply = _drive(service.answer(request))
+        finally:
+            deciders.close()
     line = next((fields for fields in log.kept if fields.get("event") == "login"), {})
     return _decision_of(reply, name, {key: str(value) for key, value in line.items()})
 
@@ -77,11 +81,25 @@ def _host_uid(name: str) -> int | None:
 
 def verify(settings: Settings, secret: bytes, clock: Clock) -> VerifiedToken:
     """Validate a token as the daemon would before it looks at any account; raise TokenRefused."""
-    desk = TokenDesk.of(settings, clock)
-    try:
-        return _drive(desk.validate(AccessToken(secret.decode("utf-8", "surrogateescape")), clock))
-    finally:
-        desk.validator.close()
+    with _keeping_keys(settings) as known:
+        desk = TokenDesk.of(known, clock)
+        try:
+            return _drive(desk.validate(AccessToken(secret.decode("utf-8", "surrogateescape")), clock))
+        finally:
+            desk.validator.close()
+
+
+@contextmanager
+def _keeping_keys(settings: Settings) -> Iterator[Settings]:
+    """Keep fetched keys where the daemon does if that folder is here; never make it, for it would not be the daemon's.
+
+    A folder that root made in passing would stop the daemon from writing its receipts beside it.
+    """
+    if os.path.isdir(settings.login.key_cache):
+        yield settings
+        return
+    with TemporaryDirectory(prefix="iam-bridge-") as folder:
+        yield replace(settings, login=replace(settings.login, key_cache=Path(folder)))
 
 
 def _run(errand: Errand) -> tuple[object, Exception | None]:

@@ -23,7 +23,7 @@ from iam_bridge.model.rules import IssuerRules, LoginSettings, Settings
 
 app = new_family("Look after the issuers' signing keys.")
 
-Named = Annotated[str | None, typer.Argument(metavar="[ISSUER]", help="One issuer's URL; all of them without it.")]
+Named = Annotated[str | None, typer.Argument(metavar="ISSUER", help="One issuer's URL; all of them without it.")]
 _EC = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 
 

@@ -20,7 +20,7 @@ from pam_module.wire import Phase
 
 app = new_family("Ask whether somebody may log in, and why.")
 
-NAME_MAX = 255  # what sshd and the PAM module pass on of a name
+NAME_MAX = 1024  # what the PAM module passes on of a name (MAX_USER)
 
 
 class CheckedPhase(Enum):

@@ -34,8 +34,8 @@ def read_token(path: Path | None) -> bytes:
         return _strip(_read(sys.stdin.fileno(), "standard input"))
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise InvalidValue(f"the token file {path} cannot be read: {_why(error)}") from error
+    except OSError as error:
+        raise InvalidValue(f"the token file {path} cannot be read: {error.strerror}") from error
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
@@ -57,7 +57,3 @@ def _read(descriptor: int, what: str) -> bytes:
 
 def _strip(raw: bytes) -> bytes:
     return raw.removesuffix(b"\n").removesuffix(b"\r")
-
-
-def _why(error: OSError | ValueError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else "its name is none"

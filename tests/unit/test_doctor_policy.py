@@ -347,8 +347,8 @@ def test_passwords_of_local_accounts(sentence: str, text: str, verdict: Mark) ->
 
 OPTIONS = [
     ("as the settings say", "uids=20000-59999", OK, "uids=20000-59999"),
-    ("all that there is", "uids=1000-1000,20000-60000 socket=/run/iam-bridge/login.sock daemon=990 timeout=5 debug"
-     " breakglass=glass", OK, "1000-1000, 20000-60000"),
+    ("all that there is", ("uids=1000-1000,20000-60000 socket=/run/iam-bridge/login.sock daemon=990 timeout=5 debug"
+     " breakglass=glass"), OK, "1000-1000, 20000-60000"),
     ("a misspelt option", "uid=20000-59999", BAD, "uid=20000-59999 is not understood"),
     ("a flag that is none", "verbose", BAD, "verbose is not understood"),
     ("a range upside down", "uids=59999-20000", BAD, "not understood"),

@@ -46,7 +46,7 @@ def _ask(login: LoginSettings, wanted_uid: int | None) -> DaemonFacts:
 
 
 def _who_is_root(client: socket.socket) -> bool:
-    client.sendall(encode_request(Request(Phase.WHO, os.getpid(), "root", service="iam-bridge-doctor")))
+    client.sendall(encode_request(Request(Phase.WHO, os.getpid(), "root", service="iam-bridge-doctor", nss_uid=0)))
     reader = FrameReader()
     while True:
         data = client.recv(65536)
