@@ -21,16 +21,12 @@ def flush_caches(folder: Path, programs: Sequence[Path] = PROGRAMS) -> tuple[str
     """
     if folder not in SEEN_BY_NSS:
         return ()
-    remarks = []
-    for program in programs:
-        if not program.exists():
-            continue
-        for arguments in _ARGUMENTS[program.name]:
-            if why := _run(program, arguments):
-                remarks.append(
-                    f"{program.name} was not told of the change ({why}); run: {program} {' '.join(arguments)}"
-                )
-    return tuple(remarks)
+    calls = [(program, words) for program in programs if program.exists() for words in _ARGUMENTS[program.name]]
+    return tuple(
+        f"{program.name} was not told of the change ({why}); run: {program} {' '.join(words)}"
+        for program, words in calls
+        if (why := _run(program, words))
+    )
 
 
 def _run(program: Path, arguments: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from iam_bridge.model.account import Account, GroupName, LockReason, UserName
 from iam_bridge.model.identity import Subject
@@ -121,6 +122,8 @@ def key_of(change: Change) -> tuple[str, str, str]:
             return (str(change.uid), kind_of(change), change.reason.value)
         case JoinGroup() | LeaveGroup():
             return (str(change.uid), kind_of(change), str(change.group))
+        case _ as never:
+            assert_never(never)
 
 
 def in_order(changes: Iterable[Change]) -> tuple[Change, ...]:
