@@ -51,7 +51,7 @@ def refresh(issuer: Named = None, config: Config = SETTINGS_FILE) -> Exit:
     folder = settings.login.key_cache
     _make_folder(settings.login)
     failed = False
-    with logs_as_notes():
+    with logs_as_notes() as notes:
         cache = KeyCache(settings.issuers, folder, utc_now)
         for rules in chosen:
             before = utc_now()
@@ -59,6 +59,7 @@ def refresh(issuer: Named = None, config: Config = SETTINGS_FILE) -> Exit:
                 cache.refresh(rules.issuer)
             except SourceUnavailable as error:
                 complain(error)
+                notes.said(error.message)
                 failed = True
                 continue
             _say_kept(rules, folder, before)

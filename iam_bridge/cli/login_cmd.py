@@ -61,8 +61,9 @@ def check(
         raise InvalidValue("the account phase looks at no token", hint="leave --token-file out, or take --phase auth")
     settings = read_config(config)
     secret = read_token(token_file) if phase is CheckedPhase.AUTH else b""
-    with logs_as_notes():
+    with logs_as_notes() as notes:
         decision = decide(settings, Phase[phase.name], user, secret, utc_now)
+        notes.said(decision.detail)
     if as_json:
         print_json(decision)
     else:

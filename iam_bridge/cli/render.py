@@ -194,7 +194,7 @@ def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one pair per line, the values under each other."""
-    listed = [(name, clean(value)) for name, value in pairs]
+    listed = [(clean(name), clean(value)) for name, value in pairs]
     width = max((len(name) for name, _ in listed), default=0)
     for name, value in listed:
         print(f"{_dressed(name.ljust(width), 'dim', sys.stdout)}  {value}")

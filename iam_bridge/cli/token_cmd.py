@@ -12,7 +12,7 @@ from typing import Any
 
 from iam_bridge.cli.context import read_config, utc_now
 from iam_bridge.cli.decision import verify
-from iam_bridge.cli.log_notes import logs_as_notes
+from iam_bridge.cli.log_notes import Notes, logs_as_notes
 from iam_bridge.cli.options import SETTINGS_FILE, Config, Json, example, new_family
 from iam_bridge.cli.render import moment, print_fields, print_json, say, span
 from iam_bridge.cli.token_input import TokenFile, read_token
@@ -40,7 +40,8 @@ def show(token_file: TokenFile = None, config: Config = SETTINGS_FILE, as_json: 
     """
     raw = read_token(token_file)
     parts = _unverified_parts(raw)
-    verdict = _verdict(raw, config)
+    with logs_as_notes() as notes:
+        verdict = _verdict(raw, config, notes)
     if as_json:
         names = ("unverified_header", "unverified_claims")
         print_json({"fingerprint": fingerprint_of(raw), **dict(zip(names, parts, strict=True)), **verdict})
@@ -63,15 +64,15 @@ def _unverified_object(piece: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _verdict(raw: bytes, config: Path) -> dict[str, Any]:
+def _verdict(raw: bytes, config: Path, notes: Notes) -> dict[str, Any]:
     """Say what the login daemon says; `verified` is None where there are no settings here, as on a laptop."""
     if config == SETTINGS_FILE and not os.path.lexists(config):
         return {"verified": None, "reason": "", "detail": f"there are no settings on this host ({config})"}
     settings = read_config(config)
     try:
-        with logs_as_notes():
-            token = verify(settings, raw, utc_now)
+        token = verify(settings, raw, utc_now)
     except TokenRefused as refused:
+        notes.said(refused.detail)
         return {"verified": False, "reason": refused.reason.value, "detail": refused.detail}
     return {"verified": True, "reason": "", "detail": f"{token.subject} until {moment(token.expires_at)}"}
 

@@ -287,6 +287,7 @@ def test_an_issuer_that_is_down_is_said(node: Site, capsys: Capsys) -> None:
     assert ran.status == 3
     assert ran.out.startswith(f"deny: {Reason.NO_KEYS.value}: ")
     assert "answered 500" in ran.out
+    assert ran.err == ""
 
 
 @needs_names
