@@ -393,20 +393,26 @@ static const char *exchange(struct call *c, size_t n, int64_t deadline)
     return wrong;
 }
 
-/* A permit holds for one name and one uid: what the daemon meant, what PAM has and what NSS says must be the same. */
-static const char *check_permit(struct call *c)
+/*
+ * A permit holds for one name and one uid: what the daemon meant, what PAM has and what NSS says must be the same. And
+ * nobody of ours is left to the modules below, which do not know of their ban.
+ */
+static const char *check_answer(struct call *c, int result)
 {
     const void *user = NULL;
     uid_t uid;
+    bool known = find_uid(c->user, &uid), ours = known && is_ours(&c->options, uid);
+    if (result == PAM_IGNORE)
+        return ours ? "it calls foreign what uids= calls ours" : NULL;
     if (pam_get_item(c->pamh, PAM_USER, &user) != PAM_SUCCESS || !user || strcmp(user, c->user) != 0)
         return "the application changed the user name meanwhile";
     if (c->reply.user.n != strlen(c->user) || memcmp(c->reply.user.at, c->user, c->reply.user.n) != 0)
         return "it names another user";
-    if (!find_uid(c->user, &uid))
+    if (!known)
         return "the user has no account on this host";
     if (uid != c->reply.uid)
         return "it names another uid than this host's";
-    return is_ours(&c->options, uid) ? NULL : "the uid is 0 or outside uids=";
+    return ours ? NULL : "the uid is 0 or outside uids=";
 }
 
 static int ask(struct call *c, enum phase phase, struct bytes secret)
@@ -423,8 +429,8 @@ static int ask(struct call *c, enum phase phase, struct bytes secret)
     if (c->options.debug)
         pam_syslog(c->pamh, LOG_DEBUG, "%s: %s", phase_names[phase], c->reply.verdict->name);
     int result = c->reply.verdict->pam[phase - 1];
-    if (result == PAM_SUCCESS && phase != PHASE_WHO && (wrong = check_permit(c))) {
-        pam_syslog(c->pamh, LOG_CRIT, "login daemon gave a permit that is refused: %s", wrong);
+    if ((result == PAM_IGNORE || (result == PAM_SUCCESS && phase != PHASE_WHO)) && (wrong = check_answer(c, result))) {
+        pam_syslog(c->pamh, LOG_CRIT, "login daemon gave an answer that is refused: %s", wrong);
         return find_verdict(STATUS_DENY)->pam[phase - 1];
     }
     make_printable(c->reply.text, text);

@@ -83,6 +83,13 @@ def test_a_permit_outside_uids_is_a_denial(
     assert step(start(bench, Reply(Status.PERMIT, uid, user), user)) == DENIED[step]
 
 
+@STEPS
+def test_an_account_of_ours_is_not_left_to_others(bench: Bench, step: Callable[[Transaction], int]) -> None:
+    refused = DENIED | {Transaction.authenticate: Pam.AUTHINFO_UNAVAIL}
+    bench.serve(says(dict.fromkeys(Phase, Reply(Status.FOREIGN))))
+    assert step(bench.start(OURS.pw_name)) == refused[step]
+
+
 def test_a_refused_permit_shows_none_of_its_text(bench: Bench) -> None:
     pam = start(bench, replace(PERMIT, uid=0, text="Welcome, root."))
     assert pam.acct_mgmt() == Pam.PERM_DENIED
