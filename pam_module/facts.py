@@ -1,8 +1,9 @@
 """What is known of an account name at this moment: the view, the ban list, and the uid that the host gives for it.
 
-A name that the ledger does not know is an orphan when its uid lies in our ranges and foreign otherwise. Without a view
-that question has no safe answer, because people who were adopted have uids outside our ranges; docs/adr/0002 tells what
-is done then. The view looks after itself: one that was good stays in use until a better one is there.
+A name that the ledger does not know is an orphan when its uid lies in our ranges or is an adopted account's, and
+foreign otherwise. Without a view that question has no safe answer, because people who were adopted have uids outside our
+ranges; docs/adr/0002 tells what is done then. The view looks after itself: one that was good stays in use until a
+better one is there.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Facts:
             return row, row.account
         if host_uid is None:
             return None, None
-        kind = Orphan if _is_ours(host_uid, uids) else Foreign
+        # A directory may give one number two names (spelling, alias): the second would be a way around a ban.
+        kind = Orphan if _is_ours(host_uid, uids) or self._view.has_adopted(host_uid) else Foreign
         return None, kind(name, host_uid)
 
     def problems(self) -> list[str]:

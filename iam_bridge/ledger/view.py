@@ -72,6 +72,7 @@ class _Opened:
         self.ids = {issuer: issuer_id for issuer_id, issuer in self.issuers.items()}
         self.taken_at = {issuer_id: moment_or_none(taken_at) for issuer_id, _, taken_at in rows}
         self.written_taken_at = dict(self.taken_at)
+        self.adopted_uids = frozenset(uid for (uid,) in db.execute("SELECT uid FROM accounts WHERE adopted"))
 
 
 def _check_whole(path: Path) -> os.stat_result:
@@ -173,6 +174,10 @@ class View:
     def by_name(self, name: str) -> ViewRow | None:
         """Give the account of this name, None where we have none; raise ViewError where that cannot be said."""
         return self._find(_BY_NAME, (name,))
+
+    def has_adopted(self, uid: int) -> bool:
+        """Tell whether an adopted account has this number, by whatever name; raise ViewError."""
+        return uid in self._require().adopted_uids
 
     def by_subject(self, subject: Subject) -> ViewRow | None:
         """Give the account of this subject, None where we have none; raise ViewError where that cannot be said."""

@@ -331,6 +331,14 @@ def test_a_banned_person_with_a_key_reads_why(rig: Rig) -> None:
     assert rig.ask(Phase.ACCOUNT, "ada").text == "Your access to this site has been stopped. Reason: see ticket 5"
 
 
+@pytest.mark.parametrize("alias", ["GUS", "gus@site.example.org", "toor"])
+def test_another_name_for_the_number_of_an_adopted_person_is_no_way_around_a_ban(rig: Rig, alias: str) -> None:
+    rig.ban(subject=subject("s-gus"))
+    assert rig.ask(Phase.WHO, alias, nss_uid=HOST["gus"]).status is Status.PROMPT
+    assert rig.ask(Phase.ACCOUNT, alias, nss_uid=HOST["gus"]).status is Status.DENY
+    assert rig.ask(Phase.OPEN_SESSION, alias, nss_uid=HOST["gus"]).status is Status.DENY
+
+
 def test_a_ban_on_a_foreign_name_is_none_of_our_business(rig: Rig) -> None:
     rig.ban(name="lea")
     assert rig.ask(Phase.ACCOUNT, "lea").status is Status.FOREIGN

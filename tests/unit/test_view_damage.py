@@ -113,6 +113,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a generation that is none": (_sql("UPDATE meta SET value = '-1' WHERE key = 'generation'"), "format that this"),
     "no ledger": (_sql("UPDATE meta SET value = '' WHERE key = 'ledger'"), "format that this program"),
     "no issuers": (_sql("DROP TABLE issuers"), "is damaged"),
+    "no accounts": (_sql("DROP TABLE accounts"), "is damaged"),
     "an issuer that is none": (_sql("UPDATE issuers SET url = 'http://evil.example/'"), "is damaged"),
     "a time that is none": (_sql("UPDATE issuers SET taken_at = 'now'"), "is damaged"),
     "changed by another program": (_in_use_by_wal, "is damaged"),
@@ -132,7 +133,6 @@ ROWS = {
     "groups that are no JSON": "UPDATE accounts SET iam_groups = '{'",
     "groups that are a number": "UPDATE accounts SET iam_groups = '7'",
     "groups that are lists": "UPDATE accounts SET iam_groups = '[[]]'",
-    "a missing table": "DROP TABLE accounts",
     "a missing column": "ALTER TABLE accounts DROP COLUMN shell",
 }
 
