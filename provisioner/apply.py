@@ -7,9 +7,10 @@ ledger that knows what was meant, and the next run completes it; nothing is half
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from iam_bridge.ledger.banlist import read_lost_bans
 from iam_bridge.ledger.view_write import write_bans, write_view
 from iam_bridge.model.account import Account, UserName
 from iam_bridge.model.change import Change, LockAccount
@@ -49,7 +50,14 @@ def record(site: Site, run_id: int, changes: Sequence[Change], store: StoreSnaps
 def tell_services(site: Site, now: datetime) -> None:
     """Write the view and the ban list; what has not changed is not written."""
     paths, ledger = site.settings.paths, site.ledger
-    write_bans(paths.bans, ledger.bans(now), ledger_id=ledger.ledger_id, generation=ledger.bans_generation())
+    bans, generation = ledger.bans(now), ledger.bans_generation()
+    if ledger.check_anchors():  # put back from a copy, perhaps: what it forgot is not lifted
+        known = ledger.bans(now, include_past=True)
+        standing, lost = read_lost_bans(paths.bans, ledger.ledger_id, known, now)
+        first = max((ban.ban_id for ban in known), default=0) + 1
+        bans += tuple(replace(ban, ban_id=number) for number, ban in enumerate(lost, first))
+        generation = max(generation, standing)
+    write_bans(paths.bans, bans, ledger_id=ledger.ledger_id, generation=generation)
     write_view(ledger, paths.view)
 
 

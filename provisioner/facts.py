@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from iam_bridge.errors import SettingsError
 from iam_bridge.ledger.ledger import Ledger
-
 from iam_bridge.model.change import CreateAccount, CreateGroup, Plan
 from iam_bridge.model.identity import MemberSnapshot, Subject
 from iam_bridge.model.rules import AccountRules, Settings
@@ -98,12 +98,28 @@ def _gives_something(world: World) -> bool:
     return bool(groups - set(world.ledger.groups)) or bool(newcomers(world.snapshots, by_issuer, known))
 
 
+def _check_spelling(settings: Settings, state: LedgerState) -> None:
+    """Refuse an issuer with a final slash more or less than before: everybody would get a second account."""
+    standing = {subject.issuer for subject in state.accounts}
+    for source in settings.sources:
+        for issuer in standing - {source.issuer}:
+            if issuer.matches(source.issuer.url):
+                raise SettingsError(
+                    f"the ledger has the people of {source.issuer} under {issuer}",
+                    hint=f"write {issuer} wherever {settings.path} names this issuer",
+                )
+
+
 def make_plan(
     site: Site, snapshots: Sequence[MemberSnapshot], now: datetime, *, initial: int | None = None
 ) -> tuple[World, Plan]:
-    """Decide what is due, with everything that was looked at. Reads; writes nothing."""
+    """Decide what is due, with everything that was looked at. Reads; writes nothing.
+
+    Raises SettingsError where an issuer is written otherwise than in the ledger.
+    """
     settings = site.settings
     state, store = site.ledger.read_state(now), site.store.read()
+    _check_spelling(settings, state)
     world = World(
         snapshots=tuple(snapshots),
         sources=settings.sources,

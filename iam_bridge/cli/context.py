@@ -80,6 +80,8 @@ def anchors_of(settings: Settings) -> tuple[Path, ...]:
 @contextlib.contextmanager
 def open_ledger(settings: Settings, *, create: bool = False) -> Iterator[Ledger]:
     """Open the ledger of the settings; raise LedgerError where there is none and `create` is not said."""
+    if create and not _is_there(settings.paths.ledger):
+        _check_first(settings)
     with Ledger.open(settings.paths.ledger, create=create, anchors=anchors_of(settings)) as ledger:
         yield ledger
 
@@ -91,11 +93,25 @@ def open_ledger_or_empty(settings: Settings) -> Iterator[Ledger]:
         with open_ledger(settings) as ledger:
             yield ledger
         return
-    with tempfile.TemporaryDirectory(prefix="iam-bridge-") as scratch:
-        # The anchors count all the same: a ledger that is gone is not a first run.
-        path = Path(scratch) / "ledger.db"
-        with Ledger.open(path, create=True, anchors=anchors_of(settings)) as ledger:
-            yield ledger
+    _check_first(settings)
+    with (
+        tempfile.TemporaryDirectory(prefix="iam-bridge-") as scratch,
+        Ledger.open(Path(scratch) / "ledger.db", create=True) as ledger,
+    ):
+        yield ledger
+
+
+def _check_first(settings: Settings) -> None:
+    """Raise LedgerError where there was a ledger before: a new one would take everybody's account and every ban away.
+
+    A ledger that is gone is most often on a disk that is not mounted.
+    """
+    anchor = next((path for path in anchors_of(settings) if os.path.lexists(path)), None)
+    if anchor is not None:
+        raise LedgerError(
+            f"there is no ledger {settings.paths.ledger}, and there was one: {anchor} says where it stood",
+            hint="mount its disk, or restore a backup and run: iam-bridge ledger reconcile",
+        )
 
 
 def _is_there(path: Path) -> bool:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from datetime import datetime
 
 from iam_bridge.cli.render import say
-from iam_bridge.errors import BridgeError, Exit, ViewError
-from iam_bridge.ledger.banlist import LIST_MAX, parse_bans
-from iam_bridge.ledger.files import read_bounded
+from iam_bridge.errors import Exit, ViewError
+from iam_bridge.ledger.banlist import read_lost_bans
 from iam_bridge.ledger.view import View
 from iam_bridge.model.account import Account
-from iam_bridge.model.verdict import Ban
 from provisioner.apply import tell_services
 from provisioner.audit_facts import numbers_and_names_seen
 from provisioner.facts import Site
@@ -24,7 +23,8 @@ def reconcile_site(site: Site, *, now: datetime, by: str) -> Exit:
     state, store = site.ledger.read_state(now), site.store.read()
     numbers, names = numbers_and_names_seen(state, store, site.settings.accounts)
     forgotten = _forgotten_people(site, names)
-    bans = _forgotten_bans(site, now)
+    known = site.ledger.bans(now, include_past=True)
+    _, bans = read_lost_bans(site.settings.paths.bans, site.ledger.ledger_id, known, now)
     if not (state.stopped or numbers or names or bans):
         say("nothing to reconcile: the ledger knows every number of our range on this host", "good")
         return Exit.OK
@@ -47,45 +47,22 @@ def reconcile_site(site: Site, *, now: datetime, by: str) -> Exit:
 def _generation_seen(site: Site) -> int:
     """Give the generation of the view that the services use, 0 where there is none of this ledger."""
     view = View(site.settings.paths.view)
-    try:
+    with suppress(ViewError), closing(view):
         view.reload_if_changed()
-        return view.generation if view.ledger_id == site.ledger.ledger_id else 0
-    except ViewError:
-        return 0
-    finally:
-        view.close()
+        if view.ledger_id == site.ledger.ledger_id:
+            return view.generation
+    return 0
 
 
 def _forgotten_people(site: Site, names: Iterable[str]) -> list[Account]:
     """Find accounts of the host that the view still knows and the ledger does not."""
     view = View(site.settings.paths.view)
-    found: list[Account] = []
-    try:
+    with suppress(ViewError), closing(view):
         view.reload_if_changed()
-        rows = [view.by_name(name) for name in sorted(names)] if view.ledger_id == site.ledger.ledger_id else []
-        found = [row.account for row in rows if row is not None]
-    except ViewError:
-        return []
-    finally:
-        view.close()
-    return found
-
-
-def _forgotten_bans(site: Site, now: datetime) -> list[Ban]:
-    """Find bans in force that the services know and the ledger does not."""
-    try:
-        data, _ = read_bounded(site.settings.paths.bans, LIST_MAX)
-        ledger_id, _, listed = parse_bans(data)
-    except (OSError, ValueError, RecursionError, BridgeError):
-        return []
-    if ledger_id != site.ledger.ledger_id:
-        return []
-    known = {_key_of(ban) for ban in site.ledger.bans(now, include_past=True)}
-    return [ban for ban in listed if ban.holds_at(now) and _key_of(ban) not in known]
-
-
-def _key_of(ban: Ban) -> tuple[object, ...]:
-    return (ban.subject, ban.name, ban.uid, ban.since)
+        if view.ledger_id == site.ledger.ledger_id:
+            rows = [view.by_name(name) for name in sorted(names)]
+            return [row.account for row in rows if row is not None]
+    return []
 
 
 def _print_forgotten(people: Sequence[Account]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,26 @@ def parse_bans(data: bytes) -> tuple[str, int, tuple[Ban, ...]]:
         raise ValueError("its bans are no list")  # noqa: TRY004 one way for a list to be bad
     bans = tuple(map(_parse_ban, document["bans"]))
     return _text(document["ledger"]), _whole(document["generation"], least=1), bans
+
+
+def read_lost_bans(path: Path, ledger_id: str, known: Iterable[Ban], now: datetime) -> tuple[int, tuple[Ban, ...]]:
+    """Give the generation of the list on disk and its bans in force that a ledger put back from a copy does not know.
+
+    `known` are all bans that the ledger ever had, past ones too. A list that is absent, damaged or another ledger's
+    gives (0, ()).
+    """
+    try:
+        listed_id, generation, listed = parse_bans(read_bounded(path, LIST_MAX)[0])
+    except (OSError, ValueError, RecursionError, BridgeError):
+        return 0, ()
+    if listed_id != ledger_id:
+        return 0, ()
+    keys = {_key_of(ban) for ban in known}
+    return generation, tuple(ban for ban in listed if ban.holds_at(now) and _key_of(ban) not in keys)
+
+
+def _key_of(ban: Ban) -> tuple[object, ...]:
+    return (ban.subject, ban.name, ban.uid, ban.since)
 
 
 class BanList:
