@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,3 +150,16 @@ def test_every_command_of_the_family_has_an_example(capsys: Capsys) -> None:
     for words in (("config", "check"), ("config", "show"), ("config", "schema"), ("doctor",), ("keys", "show"),
                   ("keys", "refresh"), ("token", "show")):  # fmt: skip
         assert f"iam-bridge {' '.join(words)}" in call(capsys, *words, "--help").out.partition("Example:")[2]
+
+
+HOW_TO = (ROOT / "docs" / "how-to" / "install-on-a-login-node.md").read_text()
+
+
+def test_the_way_to_install_names_commands_and_files_that_exist(capsys: Capsys) -> None:
+    commands = re.findall(r"^iam-bridge (?!logind)([a-z]+(?: [a-z]+)?)", HOW_TO, re.MULTILINE)
+    assert {"config check", "doctor", "keys refresh", "login check", "login try", "provision plan"} <= set(commands)
+    for words in commands:
+        ran = call(capsys, *words.split(), "--help")
+        assert ran.status == 0, words
+    for file in re.findall(r"\b(?:config|packaging)/[\w./-]+\b", HOW_TO):
+        assert (ROOT / file).exists(), file
