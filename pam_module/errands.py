@@ -76,7 +76,10 @@ class Lanes:
             if self._threads.get(errand.lane, 0) >= errand.threads:
                 return
             self._threads[errand.lane] = self._threads.get(errand.lane, 0) + 1
-        threading.Thread(target=self._work, args=(errand.lane,), name="/".join(errand.lane), daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(errand.lane,), name="/".join(errand.lane), daemon=True).start()
+        except RuntimeError:  # the host lets us have no more of them (ulimit -u, TasksMax)
+            self._work_without(errand.lane)
 
     def take_outcomes(self) -> list[Outcome]:
         """Give what has come back since the last call."""
@@ -91,6 +94,16 @@ class Lanes:
                 return self._queues[lane].popleft()
             self._threads[lane] -= 1
             return None
+
+    def _work_without(self, lane: tuple[str, str]) -> None:
+        """Fail what waits in a lane that has no thread, so that the next errand there may try for one again."""
+        with self._lock:
+            self._threads[lane] -= 1
+            while self._threads[lane] == 0 and self._queues[lane]:
+                errand = self._queues[lane].popleft()
+                self._under_way.discard(errand.key)
+                self._done.append(Outcome(errand.key, error=SourceUnavailable("no thread is to be had on this host")))
+        self._wake()
 
     def _work(self, lane: tuple[str, str]) -> None:
         while (errand := self._next(lane)) is not None:

@@ -1,8 +1,8 @@
 """What is known of an account name at this moment: the view, the ban list, and the uid that the host gives for it.
 
 A name that the ledger does not know is an orphan when its uid lies in our ranges or is an adopted account's, and
-foreign otherwise. Without a view that question has no safe answer, because people who were adopted have uids outside our
-ranges; docs/adr/0002 tells what is done then. The view looks after itself: one that was good stays in use until a
+foreign otherwise. Without a view that question has no safe answer, because people who were adopted have uids outside
+our ranges; docs/adr/0002 tells what is done then. The view looks after itself: one that was good stays in use until a
 better one is there.
 """
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from iam_bridge.errors import BridgeError
 from pam_module.errands import Conversation, Errand, Lanes, Outcome, TooLate
 from pam_module.records import LogLines
-from pam_module.wire import MAX_FRAME, FrameReader, Request, WireError, encode_reply, parse_request
+from pam_module.wire import MAX_FRAME, FrameReader, Reply, Request, WireError, encode_reply, parse_request
 
 _UCRED = struct.Struct("iII")
 _READ = MAX_FRAME + 5  # a whole frame with its length word, and one byte to see that there are too many
@@ -271,13 +271,20 @@ class LoginServer:
             errand = conversation.send(value) if error is None else conversation.throw(error)
         except StopIteration as stop:
             self._reading.pop(connection.fd, None)
-            # A reply is small and the buffer of a fresh socket is empty, so one send takes all of it. A peer that went
-            # away meanwhile has its verdict in the log.
-            with contextlib.suppress(OSError):
-                connection.sock.send(encode_reply(stop.value), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            connection.sock.close()
+            self._reply(connection, stop.value)
             return
         self._wait(connection, conversation, errand)
+
+    def _reply(self, connection: _Connection, reply: Reply) -> None:
+        try:
+            # A reply is small and the buffer of a fresh socket is empty, so one send takes all of it. A peer that went
+            # away meanwhile has its verdict in the log.
+            connection.sock.send(encode_reply(reply), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except WireError as error:  # a text that no frame can hold; the module takes silence for no answer
+            self._log.seldom("reply", event="reply", verdict="closed", detail=error.message)
+        except OSError:
+            pass
+        connection.sock.close()
 
     def _wait(self, connection: _Connection, conversation: Conversation, errand: Errand) -> None:
         """Park a connection; all its waits together may last `patience_s`."""

@@ -312,6 +312,34 @@ def test_a_lane_takes_no_more_than_its_queue_and_says_so_at_once(tmp_path: Path)
             client.close()
 
 
+def test_where_no_thread_is_to_be_had_whoever_waits_is_told_and_the_lane_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with serving(tmp_path, waits("a", lambda: "fetched")) as served:
+        with monkeypatch.context() as short:
+            short.setattr(threading.Thread, "start", refuse)
+            assert "no thread is to be had" in served.ask().text
+            assert served.ask(WARM).status is Status.PERMIT
+        assert served.ask().user == "fetched"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "x" * (MAX_FRAME + 1)], ids=["surrogate", "NUL", "too long"])
+def test_a_reply_that_fits_no_frame_costs_its_own_connection_alone(tmp_path: Path, text: str) -> None:
+    def begin(request: Request) -> Conversation:
+        return Reply(Status.PERMIT, 1, "warm") if request.user == "warm" else Reply(Status.DENY, text=text)
+        yield
+
+    with serving(tmp_path, begin) as served:
+        with served.connect() as client:
+            client.sendall(FRAME)
+            assert client.recv(100) == b""
+        assert served.ask(WARM).status is Status.PERMIT
+        assert "event=reply" in served.log()
+
+
 def test_stopping_finishes_what_is_in_hand_and_waits_no_longer_than_it_says(tmp_path: Path) -> None:
     release = threading.Event()
     with serving(tmp_path, waits("a", lambda: release.wait(0.1) or "late")) as served:
