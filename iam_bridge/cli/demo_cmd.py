@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -50,11 +49,10 @@ def _tell(console: Console, folder: Path, *, rooted: bool) -> bool:
     from iam_bridge.demo.screen import Screen
     from iam_bridge.demo.story import Story
 
-    key = folder / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     with spawned_iam(folder, "--data", "demo") as iam:
         iam.call("switch", include_attributes=["posix_username"])
         (folder / "ca.pem").chmod(0o644)
         site = make_site(folder, issuer=iam.issuer, rooted=rooted)
         with running_cluster(site) as cluster:
-            return Story(Screen(console), iam, cluster, key).tell()
+            cluster.make_key(folder / "key")
+            return Story(Screen(console), iam, cluster, folder / "key").tell()

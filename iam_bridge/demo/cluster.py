@@ -129,6 +129,12 @@ class Cluster:
         ]
         return self.run(argv, timeout_s=timeout_s)
 
+    def make_key(self, path: Path) -> None:
+        """Make an SSH key; ssh-keygen insists that whoever runs it has a name, and inside we have."""
+        ran = self.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)])
+        if ran.returncode != 0:
+            raise CannotStart(f"ssh-keygen made no key: {ran.stderr.strip()}")
+
     def authorize(self, key: Path, name: str) -> None:
         """Put a public key where sshd looks for the keys of an account, outside everybody's home."""
         keys = self.site.folder / "keys"
@@ -213,7 +219,7 @@ def _write_stack(site: ScratchSite) -> None:
 
 def _start_sshd(cluster: Cluster) -> None:
     folder = cluster.site.folder
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "hostkey")], check=True)
+    cluster.make_key(folder / "hostkey")
     public = (folder / "hostkey.pub").read_text().split()[:2]
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{cluster.port} {' '.join(public)}\n")
     (folder / "sshd_config").write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -112,7 +113,6 @@ class Story:
         row = f"name,issuer,sub,proof\n{LOCAL_PERSON},{self.iam.issuer},{person['id']},met in person\n"
         table = self.cluster.site.folder / "adopt.csv"
         table.write_text(row)
-        self.bridge("provision", "run")
         ran = self.bridge("map", "adopt", "--from", str(table))
         self.screen.check(ran.returncode == 0, f"{LOCAL_PERSON}, who was here before us, is ada of the IAM")
 
@@ -120,9 +120,7 @@ class Story:
         """Show what would be done."""
         with self.screen.step("The plan, before anything is touched"):
             ran = self.bridge("provision", "plan", most=40)
-            self.screen.check(
-                ran.returncode == (4 if self.rooted else 0), "the exit status says whether changes are pending"
-            )
+            self.screen.check(ran.returncode == 4, "the exit status says that changes are pending")
 
     def run(self) -> None:
         """Do it, twice."""
@@ -138,7 +136,9 @@ class Story:
             name = self.name_of("ada")
             token = self.mint("ada", pad_to=TOKEN_BYTES)
             ran = self.ssh(name, token, f"{len(token)} bytes, in parts of 1000")
-            self.screen.check(ran.returncode == 0 and f"({name})" in ran.stdout, f"{name} is in")
+            # Without root the remote `id` is outside nss_wrapper: it knows the number and not the name.
+            shown = f"({name})" if self.rooted else f"uid={os.geteuid()}"
+            self.screen.check(ran.returncode == 0 and shown in ran.stdout, f"{name} is in")
 
     def refusals(self) -> None:
         """Show who does not get in."""

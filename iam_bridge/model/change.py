@@ -127,8 +127,18 @@ def key_of(change: Change) -> tuple[str, str, str]:
 
 
 def in_order(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """Sort changes: groups, accounts, locks, unlocks, joins, leaves; then by who and why."""
-    return tuple(sorted(changes, key=lambda change: (_ORDER[type(change)], key_of(change))))
+    """Sort changes: groups, accounts, locks, unlocks, joins, leaves; then by number and why."""
+    return tuple(sorted(changes, key=lambda change: (_ORDER[type(change)], _number_of(change), key_of(change))))
+
+
+def _number_of(change: Change) -> int:
+    match change:
+        case CreateGroup():
+            return change.gid
+        case CreateAccount() | AdoptAccount():
+            return change.account.uid
+        case _:
+            return change.uid
 
 
 def digest_of(changes: Iterable[Change]) -> str:

@@ -56,7 +56,7 @@ def due(draft: Draft) -> list[str]:
 
 def test_a_first_run_makes_groups_and_accounts() -> None:
     draft = diff(world(snapshot(member(), member("s-g", "grace", ("hpc/users", "hpc/gpu")))))
-    assert due(draft) == ["create-group gpu", "create-group hpcusers", "create ada", "create grace"]
+    assert due(draft) == ["create-group hpcusers", "create-group gpu", "create ada", "create grace"]
     made = {c.account.name.text: c.account for c in draft.changes if isinstance(c, CreateAccount)}
     assert made["ada"].groups == {USERS}
     assert made["grace"].groups == {USERS, GPU}
