@@ -8,7 +8,7 @@ from datetime import datetime
 
 from iam_bridge.errors import BridgeError, Exit, SourceUnavailable
 from iam_bridge.model.change import Change, LeaveGroup, LockAccount, Parked, Plan, count_kinds
-from iam_bridge.model.identity import MemberSnapshot, Subject
+from iam_bridge.model.identity import Issuer, MemberSnapshot, Subject
 from iam_bridge.model.rules import Settings, SourceRules
 from provisioner.apply import Applied, converge, record, tell_services
 from provisioner.facts import Site, make_plan
@@ -19,10 +19,11 @@ _NOTHING = Applied((), (), (), ())
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What the sources answered, and a sentence for each that did not."""
+    """What the sources answered, a sentence for each that gave no whole answer, and who gave none at all, and why."""
 
     snapshots: tuple[MemberSnapshot, ...]
     unavailable: tuple[str, ...]
+    silent: tuple[tuple[Issuer, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,18 @@ def pull_all(settings: Settings, pull: Pull) -> Pulled:
     """Ask every source; one that gives no answer stops neither the others nor the run."""
     snapshots: list[MemberSnapshot] = []
     unavailable: list[str] = []
+    silent: list[tuple[Issuer, str]] = []
     for source in settings.sources:
         try:
             snapshot = pull(source)
         except SourceUnavailable as error:
             unavailable.append(f"{source.issuer}: {error}")
+            silent.append((source.issuer, str(error)))
             continue
         snapshots.append(snapshot)
         if not snapshot.complete:
             unavailable.append(f"{source.issuer}: not complete: {snapshot.reason}")
-    return Pulled(tuple(snapshots), tuple(unavailable))
+    return Pulled(tuple(snapshots), tuple(unavailable), tuple(silent))
 
 
 def _held(parked: Sequence[Parked]) -> frozenset[Subject]:
@@ -78,6 +81,8 @@ def run(site: Site, pulled: Pulled, *, now: datetime, by: str, initial: int | No
     held = _held(plan.parked)
     for snapshot in pulled.snapshots:
         ledger.write_members(snapshot, now, held=held)
+    for issuer, why in pulled.silent:  # an attempt that status and audit tell of
+        ledger.write_members(MemberSnapshot(issuer, (), frozenset(), now, complete=False, reason=why), now)
     run_id = ledger.start_run(now, by) if plan else None
     if run_id is None:
         tell_services(site, now)
