@@ -13,7 +13,7 @@ from datetime import datetime
 from iam_bridge.ledger.banlist import read_lost_bans
 from iam_bridge.ledger.view_write import write_bans, write_view
 from iam_bridge.model.account import Account, UserName
-from iam_bridge.model.change import Change, LockAccount
+from iam_bridge.model.change import Change, CreateAccount, LockAccount
 from iam_bridge.model.state import LedgerState, StoreSnapshot, Wanted, WantedAccount
 from provisioner.caches import flush_caches
 from provisioner.facts import Site
@@ -34,11 +34,9 @@ class Applied:
 
 def _expiry_before(changes: Iterable[Change], store: StoreSnapshot) -> dict[UserName, str]:
     """Keep what stands in the expiry field of those about to be locked, so that unlocking gives it back."""
-    return {
-        change.name: (store.users[change.name.text].expiry or "") if change.name.text in store.users else ""
-        for change in changes
-        if isinstance(change, LockAccount)
-    }
+    names = [change.name for change in changes if isinstance(change, LockAccount)]
+    names += [change.account.name for change in changes if isinstance(change, CreateAccount)]
+    return {name: (store.users[name.text].expiry or "") if name.text in store.users else "" for name in names}
 
 
 def record(site: Site, run_id: int, changes: Sequence[Change], store: StoreSnapshot, *, now: datetime, by: str) -> None:
@@ -71,7 +69,7 @@ def wanted_of(state: LedgerState) -> Wanted:
 
 def converge(site: Site, now: datetime) -> Applied:
     """Make the store and the homes say what the ledger says, read the store back, and settle what was pending."""
-    state = site.ledger.read_state(now)
+    state = _keep_foreign_expiry(site, site.ledger.read_state(now))
     report = site.store.converge(wanted_of(state))
     late = flush_caches(site.settings.accounts.folder) if report.written else ()
     rules = site.settings.accounts
@@ -82,10 +80,41 @@ def converge(site: Site, now: datetime) -> Applied:
     problems = [*report.problems, *homes.problems]
     if report.written:
         problems += [problem for problem in read_back(state, site.store.read()) if problem not in problems]
-    settled = [a.name for a in state.accounts.values() if a.is_open and a.name in state.saved_expiry]
-    if settled and not report.problems:
-        site.ledger.clear_saved_expiry(settled)
+    _settle_expiry(site, state)
     return Applied(report.written, homes.made, tuple(problems), (*late, *homes.remarks))
+
+
+def _keep_foreign_expiry(site: Site, state: LedgerState) -> LedgerState:
+    """Keep what somebody wrote into the expiry field of a locked account since, before our mark goes over it again."""
+    locked = [account for account in state.accounts.values() if not account.is_open]
+    if not locked:
+        return state
+    users = site.store.read().users
+    found: dict[UserName, str] = {}
+    for account in locked:
+        user = users.get(account.name.text)
+        if user is not None and user.uid == account.uid and user.expiry not in {None, LOCKED_EXPIRY}:
+            found[account.name] = user.expiry or ""
+    changed = {name: text for name, text in found.items() if state.saved_expiry.get(name) != text}
+    if not changed:
+        return state
+    site.ledger.save_expiry(changed)
+    return replace(state, saved_expiry={**state.saved_expiry, **changed})
+
+
+def _settle_expiry(site: Site, state: LedgerState) -> None:
+    """Forget the saved expiry of open accounts from whose row our mark is gone; one that comes later is not ours."""
+    saved = {
+        a.name: state.saved_expiry[a.name]
+        for a in state.accounts.values()
+        if a.is_open and a.name in state.saved_expiry
+    }
+    if saved:
+        users = site.store.read().users
+        rows = {name: users[name.text].expiry for name in saved if name.text in users}
+        settled = [name for name, expiry in rows.items() if expiry == saved[name] or expiry != LOCKED_EXPIRY]
+        if settled:
+            site.ledger.clear_saved_expiry(settled)
 
 
 def read_back(state: LedgerState, store: StoreSnapshot) -> list[str]:

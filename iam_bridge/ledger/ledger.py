@@ -153,6 +153,12 @@ class Ledger:
         with no_foreign_exception(self.path), no_collection():
             commit_changes(self._db, run_id, due, now=now, saved_expiry=saved_expiry, by=by)
 
+    def save_expiry(self, found: Mapping[UserName, str]) -> None:
+        """Keep what somebody wrote into the expiry fields of locked accounts, in place of what was saved before."""
+        rows = [(text, name.text) for name, text in found.items()]
+        with no_foreign_exception(self.path), transaction(self._db):
+            self._db.executemany("UPDATE accounts SET saved_expiry = ? WHERE name = ? AND locks <> ''", rows)
+
     def clear_saved_expiry(self, names: Iterable[UserName]) -> None:
         """Forget the expiry fields that the store has given back; a locked account keeps what was saved first."""
         rows = [(name.text,) for name in names]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.functional.site import IS_ROOT, ISSUER, Scratch
+from tests.functional.site import FIRST, IS_ROOT, ISSUER, STORE_FILES, Scratch, sub_of
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="homes are given away")
+
+
+def set_shadow(site: Scratch, name: str, field: int, text: str) -> None:
+    """Change one field of a shadow row, as chage(1) and usermod(8) do."""
+    rows = [line.split(":") for line in site.etc("shadow").read_text().splitlines()]
+    for row in rows:
+        if row[0] == name:
+            row[field] = text
+    site.etc("shadow").write_text("".join(":".join(row) + "\n" for row in rows))
 
 
 def edit(site: Scratch, before: str, after: str) -> None:
@@ -58,3 +68,57 @@ def test_an_issuer_written_with_another_final_slash_gives_nobody_a_second_accoun
         assert f"the ledger has the people of {ISSUER.removesuffix('/')} under {ISSUER}" in ran.err
     assert filled.stamps() == before
     assert len(filled.bridge("map", "list", "--json").json()) == 2
+
+
+def test_an_admins_expiry_holds_although_another_account_has_a_lasting_problem(filled: Scratch) -> None:
+    passwd = filled.etc("passwd")
+    passwd.write_text(passwd.read_text().replace(f"ada:x:{FIRST + 2}:", "ada:x:1234:"))
+    filled.people.remove("grace")
+    assert filled.bridge("provision", "run").status == 1
+    filled.people.put("grace")
+    assert filled.bridge("provision", "run").status == 1
+    assert filled.rows("shadow")["grace"][7] == ""
+    set_shadow(filled, "grace", 7, "1")  # usermod --expiredate 1 grace
+    filled.bridge("provision", "run")
+    assert filled.rows("shadow")["grace"][7] == "1", "what we did not write is never cleared"
+
+
+def test_an_expiry_that_an_admin_wrote_while_we_held_a_lock_comes_back(filled: Scratch) -> None:
+    filled.people.remove("grace")
+    assert filled.bridge("provision", "run").status == 0
+    set_shadow(filled, "grace", 7, "19000")  # chage --expiredate 2022-01-08 grace
+    assert filled.bridge("provision", "run").status == 0
+    filled.people.put("grace")
+    assert filled.bridge("provision", "run").status == 0
+    assert filled.rows("shadow")["grace"][7] == "19000"
+
+
+def test_who_was_banned_before_they_had_an_account_is_open_after_the_ban(filled: Scratch) -> None:
+    assert filled.bridge("ban", "add", f"{sub_of('linus')}@{ISSUER}").status == 0
+    filled.people.put("linus")
+    assert filled.bridge("provision", "run").status == 0
+    assert filled.rows("shadow")["linus"][7] == "1"
+    assert filled.bridge("ban", "lift", "linus").status == 0
+    assert filled.rows("shadow")["linus"][7] == ""
+    assert filled.bridge("map", "audit", nss=True).status == 0
+
+
+def test_a_range_that_shrank_below_what_was_given_gives_nothing_and_takes_nothing(filled: Scratch) -> None:
+    filled.people.put("linus")
+    assert filled.bridge("provision", "run").status == 0
+    before = filled.stamps()
+    edit(filled, f"[{FIRST}, {FIRST + 999}]", f"[{FIRST}, {FIRST + 3}]")
+    filled.people.put("late")
+    ran = filled.bridge("provision", "run")
+    assert "used up" in ran.all
+    assert filled.stamps() == before
+
+
+def test_a_row_that_an_admin_removed_comes_back_with_its_numbers(filled: Scratch) -> None:
+    before = [filled.rows(name)["grace"] for name in ("passwd", "subuid", "subgid")]
+    for path in filter(Path.exists, map(filled.etc, STORE_FILES)):  # userdel grace
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith("grace:")))
+    filled.people.put("linus")
+    assert filled.bridge("provision", "run").status == 0
+    assert [filled.rows(name)["grace"] for name in ("passwd", "subuid", "subgid")] == before
