@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; the return value is its exit status."""
     options = _parser().parse_args(argv)
     os.umask(0o077)
-    log = LogLines(_write_stderr)
+    log = LogLines(_stderr_writer())
     try:
         settings = read_settings(options.config)
         who = _choose_user(options.user, settings)
@@ -181,8 +183,17 @@ def _say_ready(descriptor: int | None) -> None:
             notify.sendto(b"READY=1", "\0" + name[1:] if name.startswith("@") else name)
 
 
-def _write_stderr(line: bytes) -> None:
-    os.write(2, line)
+def _stderr_writer() -> Callable[[bytes], None]:
+    """Give what writes a line to stderr and never waits: who reads the log may hang, and the loop must not with it."""
+    room = select.poll()
+    room.register(2, select.POLLOUT)
+
+    def write(line: bytes) -> None:
+        if not room.poll(0):
+            raise BlockingIOError(errno.EAGAIN, "nobody reads the log")
+        os.write(2, line)
+
+    return write
 
 
 class _ToLogLines(logging.Handler):

@@ -140,7 +140,13 @@ class Site:
 
     # --- the process
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None, within: tuple[str, ...] = ()) -> None:
+    def start(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        within: tuple[str, ...] = (),
+        errors: int | None = None,
+    ) -> None:
         """Start the daemon (as nobody where we are root) and wait until it says that it is ready, or ended."""
         ready, told = os.pipe()
         began = time.perf_counter()
@@ -148,7 +154,7 @@ class Site:
             self.process = subprocess.Popen(
                 [*within, sys.executable, "-m", "pam_module.logind", "--config", str(self.folder / "iam-bridge.yaml"),
                  "--ready-fd", str(told), *user_arguments(), *arguments],
-                stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=[told], cwd=ROOT,
+                stderr=stderr if errors is None else errors, stdin=subprocess.DEVNULL, pass_fds=[told], cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})},
             )  # fmt: skip
         os.close(told)

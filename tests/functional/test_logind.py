@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -439,6 +440,25 @@ def test_a_full_disk_permits_nobody_and_locks_no_foreigner_out(node: Site) -> No
     assert node.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
     node.stop()
     assert verify_lines(node.receipts) == ()
+
+
+def test_a_log_that_nobody_reads_keeps_nobody_out(node: Site) -> None:
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    try:
+        node.start(errors=full)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(full, b"x" * 4096)
+        os.set_blocking(full, True)
+        replies = [node.ask(Phase.ACCOUNT, "ada") for _ in range(20)]
+        assert {brief(reply) for reply in replies} == {permit("ada", 20001)}
+        os.read(unread, 1 << 20)
+        assert node.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
+        assert b"lost_lines=20" in os.read(unread, 1 << 20)
+    finally:
+        os.close(full)
+        os.close(unread)
 
 
 def test_a_crash_in_the_middle_of_a_receipt_is_mended_at_the_next_start(running: Site) -> None:
