@@ -15,8 +15,13 @@ _DAEMON_MAKES = "the login daemon makes it at its start (packaging/tmpfiles.d/ia
 
 
 def check_files(host: Host, settings: Settings) -> list[Check]:
-    """Look at owners and modes."""
-    return [judge_path(what, str(path), look_at(path), wanted) for what, path, wanted in _wanted(host, settings)]
+    """Look at owners and modes; that the view or the ban list is missing is said where they are read."""
+    checks = []
+    for what, path, wanted in _wanted(host, settings):
+        found = look_at(path)
+        if not (found.is_missing and path in (settings.paths.view, settings.paths.bans)):
+            checks.append(judge_path(what, str(path), found, wanted))
+    return checks
 
 
 def _wanted(host: Host, settings: Settings) -> Iterator[tuple[str, Path, Wanted]]:
@@ -30,10 +35,10 @@ def _wanted(host: Host, settings: Settings) -> Iterator[tuple[str, Path, Wanted]
     yield "ledger", paths.ledger, _file(closed)
     shown = Wanted(True, ours, 0o022, "who may write there decides who gets in", make="iam-bridge provision run")
     yield "view folder", paths.view.parent, shown
-    yield "view", paths.view, _file(shown)
+    yield "view file", paths.view, _file(shown)
     if paths.bans.parent != paths.view.parent:
         yield "ban list's folder", paths.bans.parent, shown
-    yield "ban list", paths.bans, _file(shown)
+    yield "ban list file", paths.bans, _file(shown)
     door = "who may write there can answer in the daemon's place"
     yield "socket folder", login.socket.parent, Wanted(True, daemon, 0o022, door, make=_DAEMON_MAKES)
     record = "receipts say who came when"
