@@ -91,6 +91,7 @@ class Context:
 @contextmanager
 def new_context() -> Iterator[Context]:
     """Give a context whose folder and processes end with the block."""
+    os.umask(0o022)  # the daemon and the pull enter these folders under other names
     with TemporaryDirectory(prefix="iam-bridge-bench-") as scratch, ExitStack() as held:
         folder = Path(scratch)
         folder.chmod(0o755)

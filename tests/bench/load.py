@@ -36,7 +36,8 @@ class LoadResult:
 def compile_c(source: Path, folder: Path, *flags: str) -> Path:
     """Compile a program of this folder; raise CalledProcessError with what the compiler said."""
     program = folder / source.stem
-    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o", program, *flags], check=True)
+    argv: list[str | Path] = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o", program, *flags]
+    subprocess.run(argv, check=True)
     return program
 
 
@@ -55,7 +56,7 @@ def put_load(
     program: Path, socket: Path, frames: Path, *, first: int, count: int, clients: int = CLIENTS
 ) -> LoadResult:
     """Send `count` frames from the `first` on, each once, by so many clients at a time."""
-    argv = [program, socket, frames, str(first), str(count), str(clients)]
+    argv: list[str | Path] = [program, socket, frames, str(first), str(count), str(clients)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"the load ended with status {done.returncode}: {done.stderr.strip()}")

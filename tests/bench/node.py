@@ -19,7 +19,7 @@ from iam_bridge.ledger.chain import ChainWriter
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.ledger.view_write import write_bans, write_view
 from iam_bridge.model.account import Account, GroupName, UserName
-from iam_bridge.model.change import Cause, CreateAccount, CreateGroup
+from iam_bridge.model.change import Cause, Change, CreateAccount, CreateGroup
 from iam_bridge.model.identity import Issuer, Subject
 from iam_bridge.model.rules import Settings
 from pam_module.records import LogLines
@@ -99,7 +99,7 @@ class Daemon:
     def start(self) -> None:
         """Start it and wait until it says that it serves; raise RuntimeError where it does not."""
         ready, told = os.pipe()
-        argv = [LOGIND, "--config", self.node.settings.path, "--ready-fd", str(told)]
+        argv: list[str | Path] = [LOGIND, "--config", self.node.settings.path, "--ready-fd", str(told)]
         with (self.node.folder / "daemon.log").open("ab") as log:
             began = time.perf_counter()
             self._process = subprocess.Popen(
@@ -166,7 +166,10 @@ def _write_state(settings: Settings, iam: IamProcess, accounts: int) -> None:
         for number, person in enumerate(iam.data.people[:accounts])
     ]
     with Ledger.open(settings.paths.ledger) as ledger:
-        changes = [CreateGroup(users, LAST_UID, CAUSE), *(CreateAccount(account, CAUSE) for account in made)]
+        changes: list[Change] = [
+            CreateGroup(users, LAST_UID, CAUSE),
+            *(CreateAccount(account, CAUSE) for account in made),
+        ]
         ledger.commit(0, changes, now=now, saved_expiry={}, by="bench")
         ledger.write_members(take_snapshot(iam.data, issuer, now), now)
         write_view(ledger, settings.paths.view)

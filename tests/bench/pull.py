@@ -58,7 +58,7 @@ def measure(context: Context) -> list[Row]:
         settings = _make_everybody(folder, iam)
         store = settings.accounts.folder
         before = _stamps(store)
-        provision = [BRIDGE, "--config", settings.path, "provision"]
+        provision: list[str | Path] = [BRIDGE, "--config", settings.path, "provision"]
         with watched(store) as writes:
             for _ in range(TIMES):
                 took["plan"].append(_run([*provision, "plan"]))

@@ -49,7 +49,7 @@ class Line:
     def must(self) -> str:
         """Write the bound."""
         unit = f" {self.unit}" if self.what == "value" else ""
-        return f"{self.what} {self.sign} {self.bound:g}{unit}"
+        return f"{self.what} {self.sign} {self.bound:g}{unit}".rstrip()
 
     def measured(self, value: float, beside: str, ratio: float | None = None) -> Row:
         """Give the row of a figure."""
@@ -85,12 +85,12 @@ def print_rows(console: Console, rows: Iterable[Row]) -> None:
     table.add_column("met", no_wrap=True)
     for row in rows:
         mark = Text("yes", "green") if row.met else Text("NO", "bold red")
-        measured = f"{show_number(row.value)} {row.unit}"
+        measured = f"{show_number(row.value)} {row.unit}".rstrip()
         table.add_row(row.name, measured, row.beside, show_number(row.ratio), row.must, mark)
     console.print(table)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write the rows as a JSON list."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
