@@ -123,8 +123,8 @@ class BanList:
             raise ViewError(self._why, hint=HINT) from error
         seen = (found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode, found.st_uid)
         if seen != self._seen:
-            self._why = self._load()
             self._seen = seen
+            self._why = self._load()
         if self._why:
             raise ViewError(self._why, hint=HINT)
 
@@ -141,14 +141,20 @@ class BanList:
         return tuple(found.values())
 
     def _load(self) -> str:
-        """Take over the list from disk; give the sentence that says why not."""
+        """Take over the list from disk; give the sentence that says why not.
+
+        What is no fault of the list itself (no descriptor left, a folder of the wrong mode) is looked at again each
+        time: when it is over, nobody writes a new list to tell.
+        """
         try:
             data, found = read_bounded(self.path, LIST_MAX)
             unsafe = why_unsafe_to_read(self.path, found)
             if unsafe:
+                self._seen = None
                 return f"the ban list cannot be believed: {unsafe}"
             ledger_id, generation, bans = parse_bans(data)
         except OSError as error:
+            self._seen = None
             return f"the ban list {self.path} cannot be read: {error.strerror}"
         except BridgeError as error:
             return f"the ban list {self.path} is damaged: {error.message}"

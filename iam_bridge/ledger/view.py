@@ -48,6 +48,13 @@ _BY_SUBJECT = (
 _Row = tuple[int, str, str, int, int, str, str, str, str, str, int, str, int]
 
 
+_AROUND_US = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM})
+
+
+class _Passing(ViewError):
+    """What may pass while the file stays as it is: no descriptor left, a folder of the wrong mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class ViewRow:
     """An account of ours and what the last complete snapshot says of its person; `members_taken_at` is its time."""
@@ -81,7 +88,7 @@ def _check_whole(path: Path) -> os.stat_result:
         found = os.fstat(file.fileno())
         unsafe = why_unsafe_to_read(path, found)
         if unsafe:
-            raise ViewError(f"the view cannot be believed: {unsafe}", hint=HINT)
+            raise _Passing(f"the view cannot be believed: {unsafe}", hint=HINT)
         crc, length, header = crc_of(file.read)
         if not _is_whole(crc, length, header):
             raise ViewError(f"the view {path} is damaged: length or checksum do not fit", hint=HINT)
@@ -109,8 +116,10 @@ def _open(path: Path) -> _Opened:
     try:
         return _connect(path, _check_whole(path))
     except OSError as error:
-        raise ViewError(f"the view {path} cannot be read: {error.strerror}", hint=HINT) from error
+        raise _Passing(f"the view {path} cannot be read: {error.strerror}", hint=HINT) from error
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _AROUND_US:
+            raise _Passing(f"the view {path} cannot be read: {error}", hint=HINT) from error
         raise ViewError(f"the view {path} is damaged: {error}", hint=HINT) from error
     except ViewError:
         raise
@@ -143,7 +152,7 @@ class View:
         self._used: _Opened | None = None
         self._seen: tuple[int, ...] | None = None
         self._fresh_seen: tuple[int, ...] | None = None
-        self._first = True
+        self._look_again = True
         self._sets: dict[str, frozenset[str]] = {}
 
     @property
@@ -162,9 +171,9 @@ class View:
         Costs two stat(2) while nothing changed.
         """
         seen = _stat(self.path)
-        if seen != self._seen or self._first:
-            self._take_over()
-            self._seen, self._fresh_seen, self._first = seen, None, False
+        if seen != self._seen or self._look_again:
+            self._look_again = self._take_over()
+            self._seen, self._fresh_seen = seen, None
         fresh = _stat(self._fresh)
         if fresh != self._fresh_seen:
             self._read_fresh()
@@ -207,12 +216,13 @@ class View:
             raise ViewError(self.problem, hint=HINT)
         return self._used
 
-    def _take_over(self) -> None:
+    def _take_over(self) -> bool:
+        """Use the file from now on where it can be believed; tell whether the same file may yet become usable."""
         try:
             opened = _open(self.path)
         except ViewError as error:
             self.problem = error.message
-            return
+            return isinstance(error, _Passing)
         used = self._used
         if used and opened.ledger_id != used.ledger_id:
             self.problem = (
@@ -226,8 +236,9 @@ class View:
             self.problem, self._used = "", opened
             if used:
                 used.db.close()
-            return
+            return False
         opened.db.close()
+        return False
 
     def _read_fresh(self) -> None:
         """Take the times of `view.fresh`; what cannot be believed there leaves those of the view, which are older."""

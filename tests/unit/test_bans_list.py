@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from datetime import timedelta
@@ -216,6 +217,27 @@ def test_a_list_that_others_could_have_written_denies(path: Path, spoil: str) ->
         os.mkfifo(path) if spoil == "pipe" else path.mkdir()
     with pytest.raises(ViewError):
         BanList(path).reload_if_changed()
+
+
+@pytest.mark.parametrize("trouble", ["no descriptors", "a folder of all"])
+def test_what_was_wrong_around_the_list_and_is_mended_needs_no_new_list(
+    path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bans = BanList(path)
+    with monkeypatch.context() as bad:
+        if trouble == "no descriptors":
+            bad.setattr(os, "open", _no_descriptor)
+        else:
+            path.parent.chmod(0o777)
+        with pytest.raises(ViewError):
+            bans.reload_if_changed()
+    path.parent.chmod(0o755)
+    bans.reload_if_changed()
+    assert bans.find(name="eve") == (BANS[1],)
+
+
+def _no_descriptor(*_arguments: object, **_options: object) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 def test_the_mode_is_as_asked(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -205,6 +206,40 @@ def test_what_belongs_to_another_is_refused(path: Path) -> None:
     os.chown(path, 0, 0)
     os.chown(path.parent, 65534, 65534)
     assert "belongs to uid 65534" in _refusal(path)
+
+
+def _no_descriptor(*_arguments: object, **_options: object) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def _no_database(*_arguments: object, **_options: object) -> sqlite3.Connection:
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    raise error
+
+
+@pytest.mark.parametrize("trouble", ["no descriptors", "no database", "a folder of all"])
+def test_what_was_wrong_around_a_new_view_and_is_mended_needs_no_other_view(
+    ledger: Ledger, path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = View(path)
+    view.reload_if_changed()
+    commit(ledger, lock(PEOPLE[7]))
+    write_view(ledger, path)
+    with monkeypatch.context() as bad:
+        if trouble == "no descriptors":
+            bad.setattr(os, "open", _no_descriptor)
+        elif trouble == "no database":
+            bad.setattr(sqlite3, "connect", _no_database)
+        else:
+            path.parent.chmod(0o777)
+        view.reload_if_changed()
+        assert view.problem
+    path.parent.chmod(0o755)
+    view.reload_if_changed()
+    row = view.by_name("u7")
+    assert row is not None
+    assert not row.account.is_open, "the lock of the new view holds"
 
 
 def test_an_older_view_does_not_take_the_place_of_the_one_in_use(ledger: Ledger, path: Path) -> None:
