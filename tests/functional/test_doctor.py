@@ -292,8 +292,9 @@ def test_a_service_that_is_only_in_usr_lib_is_found(tmp_path: Path) -> None:
 def test_includes_of_sshd_are_read_where_they_stand(tmp_path: Path) -> None:
     host = put(tmp_path, **{
         "etc/ssh/sshd_config": "Include conf.d/*.conf /etc/ssh/more\nUsePAM no\nMatch User ada\nInclude late\n",
-        "etc/ssh/conf.d/20.conf": "UsePAM no\n",
+        **{f"etc/ssh/conf.d/{number}.conf": "UsePAM no\n" for number in range(20, 30)},
         "etc/ssh/conf.d/10.conf": "UsePAM yes\nMatch User ben\nPasswordAuthentication yes\n",
+        **{f"etc/ssh/conf.d/{number}.conf": "UsePAM no\n" for number in range(30, 40)},
         "etc/ssh/more": "PasswordAuthentication no\nPAMServiceName our-sshd\n",
         "etc/ssh/late": "KbdInteractiveAuthentication no\n",
     })  # fmt: skip
