@@ -293,7 +293,7 @@ def test_includes_of_sshd_are_read_where_they_stand(tmp_path: Path) -> None:
     host = put(tmp_path, **{
         "etc/ssh/sshd_config": "Include conf.d/*.conf /etc/ssh/more\nUsePAM no\nMatch User ada\nInclude late\n",
         **{f"etc/ssh/conf.d/{number}.conf": "UsePAM no\n" for number in range(20, 30)},
-        "etc/ssh/conf.d/10.conf": "UsePAM yes\nMatch User ben\nPasswordAuthentication yes\n",
+        "etc/ssh/conf.d/12.conf": "UsePAM yes\nMatch User ben\nPasswordAuthentication yes\n",
         **{f"etc/ssh/conf.d/{number}.conf": "UsePAM no\n" for number in range(30, 40)},
         "etc/ssh/more": "PasswordAuthentication no\nPAMServiceName our-sshd\n",
         "etc/ssh/late": "KbdInteractiveAuthentication no\n",
@@ -301,11 +301,11 @@ def test_includes_of_sshd_are_read_where_they_stand(tmp_path: Path) -> None:
     service, checks = check_sshd(host)
     found = {check.what: check for check in checks if check.what != "sshd Match"}
     assert service == "our-sshd"
-    assert found["sshd UsePAM"].found == "yes (first in /etc/ssh/conf.d/10.conf:1)"
+    assert found["sshd UsePAM"].found == "yes (first in /etc/ssh/conf.d/12.conf:1)"
     assert found["sshd PasswordAuthentication"].found == "no (first in /etc/ssh/more:1)"
     assert found["sshd KbdInteractiveAuthentication"].verdict is Mark.OK
     assert sorted(check.found.split()[0] for check in checks if check.what == "sshd Match") == [
-        "/etc/ssh/conf.d/10.conf:3", "/etc/ssh/late:1",
+        "/etc/ssh/conf.d/12.conf:3", "/etc/ssh/late:1",
     ]  # fmt: skip
 
 
