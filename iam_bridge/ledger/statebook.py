@@ -24,7 +24,7 @@ _ACCOUNTS = (
 )
 _COUNTS = (
     "SELECT c.issuer_id, c.members, coalesce(c.last_at, s.taken_at) AS seen"
-    " FROM counts c JOIN sources s USING (issuer_id) WHERE seen > ? ORDER BY seen"
+    " FROM counts c JOIN sources s USING (issuer_id) WHERE seen > ? OR c.last_at IS NULL ORDER BY seen"
 )
 
 

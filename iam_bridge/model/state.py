@@ -17,8 +17,8 @@ class LedgerState:
     `names_given` and `numbers_given` hold everything ever given to anybody, tombstones included: none of it is given
     again. `groups` are the unix groups that we made, or adopted, with their gids. `saved_expiry` holds, by account,
     the shadow expiry field that stood there before our lock. `member_counts` are (time, issuer, members) of complete
-    pulls in the last 24 hours; `recent_creates` and `recent_removals` count people over those 24 hours, approved
-    changes left out.
+    pulls in the last 24 hours, oldest first, and the last one before where there was none; `recent_creates` and
+    `recent_removals` count people over those 24 hours, approved changes left out.
     """
 
     generation: int

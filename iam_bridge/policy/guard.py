@@ -7,6 +7,7 @@ still due.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -41,21 +42,39 @@ def shrunk(snapshots: Iterable[MemberSnapshot], ledger: LedgerState, limits: Lim
     """Say which sources list far fewer members than at their highest in the window.
 
     A drop counts when it is above the percentage *and* above `locks.most`: on a small site one leaver is no landslide.
+    After an outage longer than the window the last whole list counts, however old: it is the only one to compare with.
     """
     found = []
     for snapshot in snapshots:
-        counts = [n for at, issuer, n in ledger.member_counts if issuer == snapshot.issuer and now - at < WINDOW]
-        highest = max(counts, default=0)
+        counts = [(at, n) for at, issuer, n in ledger.member_counts if issuer == snapshot.issuer]
+        recent = [n for at, n in counts if now - at < WINDOW] or [n for _, n in counts[-1:]]
+        highest = max(recent, default=0)
         drop = highest - len(snapshot.members)
         if snapshot.complete and drop > max(limits.locks.most, highest * limits.shrink_percent // 100):
             found.append(
                 f"{snapshot.issuer} lists {len(snapshot.members)} members and listed {highest} within 24 hours "
-                f"(limits.shrink: {limits.shrink_percent} %)"
+                f"or when it last gave a whole list (limits.shrink: {limits.shrink_percent} %)"
             )
     return tuple(found)
 
 
-def _why_removals(people: int, ledger: LedgerState, limits: Limits, shrink: Sequence[str]) -> str:
+def emptied(draft: Draft, ledger: LedgerState) -> tuple[str, ...]:
+    """Say which issuers would have no open account left, where more than one is open now.
+
+    A group that lost all its members, or an answer without groups, is complete in form; on a small site no number
+    stops it.
+    """
+    standing = Counter(account.subject.issuer for account in ledger.accounts.values() if account.is_open)
+    losing = {change.subject for change in draft.changes if isinstance(change, LockAccount) and is_removal(change)}
+    closing = Counter(subject.issuer for subject in losing if ledger.accounts[subject].is_open)
+    return tuple(
+        f"nobody of {issuer} would have an open account any more, and {count} have one now"
+        for issuer, count in closing.items()
+        if count > 1 and count == standing[issuer]
+    )
+
+
+def _why_removals(people: int, ledger: LedgerState, limits: Limits, others: Sequence[str]) -> str:
     base = sum(account.is_open for account in ledger.accounts.values()) + ledger.recent_removals
     allowed = limits.locks.allows(base)
     if people + ledger.recent_removals > allowed:
@@ -63,7 +82,7 @@ def _why_removals(people: int, ledger: LedgerState, limits: Limits, shrink: Sequ
             f"{people} people would lose something, {ledger.recent_removals} did within 24 hours, and {allowed} may "
             f"(limits.locks: {limits.locks.most} or {limits.locks.percent} %)"
         )
-    return "; ".join(shrink)
+    return "; ".join(others)
 
 
 def _why_creates(people: int, ledger: LedgerState, limits: Limits, initial: int | None) -> str:
@@ -96,7 +115,8 @@ def guard(
     removals = _held([change for change in draft.changes if is_removal(change)], ledger.approved)
     creates = _held([change for change in draft.changes if isinstance(change, CreateAccount)], ledger.approved)
     parked: list[Parked] = []
-    if removals and (why := _why_removals(_people(removals), ledger, limits, shrunk(snapshots, ledger, limits, now))):
+    others = (*emptied(draft, ledger), *shrunk(snapshots, ledger, limits, now))
+    if removals and (why := _why_removals(_people(removals), ledger, limits, others)):
         parked.append(Parked(tuple(removals), why))
     if creates and (why := _why_creates(_people(creates), ledger, limits, initial)):
         parked.append(Parked(tuple(creates), why))

@@ -122,3 +122,24 @@ def test_a_row_that_an_admin_removed_comes_back_with_its_numbers(filled: Scratch
     filled.people.put("linus")
     assert filled.bridge("provision", "run").status == 0
     assert [filled.rows(name)["grace"] for name in ("passwd", "subuid", "subgid")] == before
+
+
+def test_a_granting_group_that_is_suddenly_empty_locks_nobody(filled: Scratch) -> None:
+    filled.people.put("ada", "hpc/gpu")
+    filled.people.put("grace", "hpc/gpu")
+    ran = filled.bridge("provision", "run")
+    assert ran.status == 3, ran.all
+    assert "nobody of https://iam.example.org/ would have an open account any more" in ran.out
+    assert [filled.rows("shadow")[name][7] for name in ("ada", "grace")] == ["", ""]
+    (parked,) = filled.bridge("provision", "status", "--json").json()["parked"]
+    assert filled.bridge("provision", "approve", parked["digest"]).status == 0
+    assert filled.bridge("provision", "run").status == 0
+    assert [filled.rows("shadow")[name][7] for name in ("ada", "grace")] == ["1", "1"]
+
+
+def test_all_members_inactive_at_once_locks_nobody(filled: Scratch) -> None:
+    filled.people.put("ada", active=False)
+    filled.people.put("grace", active=False)
+    ran = filled.bridge("provision", "run")
+    assert ran.status == 3, ran.all
+    assert [filled.rows("shadow")[name][7] for name in ("ada", "grace")] == ["", ""]

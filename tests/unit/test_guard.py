@@ -76,6 +76,40 @@ def test_leaving_a_unix_group_is_a_removal() -> None:
     assert [kind_of(c) for c in plan.parked[0].changes] == ["leave"]
 
 
+@pytest.mark.parametrize(
+    ("sentence", "answer", "approved", "ahead"),
+    [
+        (
+            "nobody of three is in the group any more",
+            [member(f"s-{n}", f"p{n}", ("hpc/gpu",)) for n in range(3)],
+            [],
+            0,
+        ),
+        ("all three are suspended", [member(f"s-{n}", f"p{n}", active=False) for n in range(3)], [], 0),
+        ("one of three stays", present(1), [], 2),
+        ("all three go, and an admin knows of one", present(9, 5), [20000], 1),
+        ("all three go, and an admin knows of all", present(9, 5), [20000, 20001, 20002], 3),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nobody_left_is_never_taken_for_the_truth(
+    sentence: str, answer: list[Any], approved: list[int], ahead: int
+) -> None:
+    words = frozenset((str(uid), "lock", "left") for uid in approved)
+    plan = run(snapshot(*answer), ledger(*staff(3), approved=words))
+    assert len([c for c in plan.changes if isinstance(c, LockAccount)]) == ahead
+    if not approved and ahead == 0:
+        (parked,) = plan.parked
+        assert "nobody of https://iam.example.org/ would have an open account" in parked.why
+
+
+def test_the_only_account_of_a_site_may_leave() -> None:
+    plan = run(
+        snapshot(member(groups=("hpc/gpu",))), ledger(account(), account("s-b", "b", 20001, locks=(LockReason.LEFT,)))
+    )
+    assert [kind_of(c) for c in plan.changes] == ["lock"]
+
+
 def test_a_ban_is_no_limits_business() -> None:
     limits = Limits(Limit(0, 0), Limit(50, 10), 100)
     state = ledger(account())
@@ -88,7 +122,8 @@ def test_a_ban_is_no_limits_business() -> None:
     ("sentence", "counts", "parks"),
     [
         ("far fewer than within the day", [(timedelta(hours=1), 100)], True),
-        ("far fewer than two days ago", [(timedelta(hours=48), 100)], False),
+        ("far fewer than two days ago", [(timedelta(hours=48), 100), (timedelta(hours=1), 22)], False),
+        ("far fewer than before an outage of two days", [(timedelta(hours=48), 100)], True),
         ("as many as before", [(timedelta(hours=1), 22)], False),
         ("fewer, but no landslide on a small site", [(timedelta(hours=1), 25)], False),
         ("never counted before", [], False),

@@ -158,7 +158,9 @@ def test_counts_of_complete_pulls_are_kept_for_24_hours(ledger: Ledger) -> None:
         (NOW + 3 * HOUR, ISSUER, 9),
         (NOW + 4 * HOUR, ISSUER, 4),
     )
-    assert ledger.read_state(NOW + 28 * HOUR).member_counts == ()
+    assert ledger.read_state(NOW + 28 * HOUR).member_counts == ((NOW + 4 * HOUR, ISSUER, 4),), (
+        "an outage forgets nothing"
+    )
 
 
 def test_text_that_utf8_cannot_hold_is_refused_whole(ledger: Ledger) -> None:
