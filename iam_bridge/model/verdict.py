@@ -27,8 +27,11 @@ class Ban:
     until: datetime | None
 
     def holds_at(self, now: datetime) -> bool:
-        """Tell whether the ban is in force."""
-        return self.since <= now and (self.until is None or now < self.until)
+        """Tell whether the ban is in force.
+
+        `since` is for the record and starts nothing: a clock that was set back would lift the ban.
+        """
+        return self.until is None or now < self.until
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,12 +126,15 @@ def decide_login(
     `facts` are those of the name and of the token's subject (bans of both); `own` is the account of the token's
     subject, or None. A valid token under another name is told its own account's name.
     """
-    ban = _holding(facts.bans, now)
+    named = facts.account
+    account = named if isinstance(named, Account) and (named.subject, named.name.text) == (token.subject, name) else None
+    # Under another's name, that other's ban and its reason are none of this person's business.
+    bans = facts.bans if account else tuple(ban for ban in facts.bans if ban.subject == token.subject)
+    ban = _holding(bans, now)
     if ban is not None:
         return _deny_ban(ban)
-    account = facts.account
-    if not isinstance(account, Account) or account.subject != token.subject or account.name.text != name:
-        return _deny_name(facts.account, own)
+    if account is None:
+        return _deny_name(named, own)
     verdict = _decide_ours(account, facts, rules, now)
     if isinstance(verdict, Deny):
         return verdict
