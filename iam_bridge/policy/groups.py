@@ -15,7 +15,8 @@ GROUPS_MAX = 1000
 # iam: groups, kc: roles, wlcg: wlcg.groups (WLCG Common JWT Profiles 1.2, 3.2), aarc: entitlements (AARC-G069)
 _PLAIN = ("groups", "wlcg.groups", "roles")
 _ENTITLEMENTS = ("entitlements", "eduperson_entitlement")
-_GROUP_URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{1,31}:(?:[^#]*?:)?group:([^#]+)(?:#.*)?\Z", re.IGNORECASE)
+# What follows the first `group:` always matches (DOTALL), so that no text makes it look for a second one.
+_GROUP_URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{1,31}:(?:[^#]*?:)?group:([^#]+)(?:#.*)?\Z", re.IGNORECASE | re.DOTALL)
 
 
 def _texts(name: str, value: object) -> Iterable[str]:

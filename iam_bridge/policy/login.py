@@ -127,7 +127,8 @@ def decide_login(
     subject, or None. A valid token under another name is told its own account's name.
     """
     named = facts.account
-    account = named if isinstance(named, Account) and (named.subject, named.name.text) == (token.subject, name) else None
+    is_own = isinstance(named, Account) and (named.subject, named.name.text) == (token.subject, name)
+    account = named if is_own and isinstance(named, Account) else None
     # Under another's name, that other's ban and its reason are none of this person's business.
     bans = facts.bans if account else tuple(ban for ban in facts.bans if ban.subject == token.subject)
     ban = _holding(bans, now)

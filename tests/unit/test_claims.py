@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,3 +157,11 @@ def test_an_issuer_configured_without_slash_accepts_the_slash() -> None:
 )
 def test_groups_of_all_profiles_become_paths(claim: str, value: list[str], groups: set[str]) -> None:
     assert check(GOOD | {claim: value}).groups == groups
+
+
+def test_an_entitlement_made_to_be_slow_is_read_at_once() -> None:
+    text = "urn:ab:" + "group:" * 2500 + "\n#\n"
+    began = time.perf_counter()
+    with pytest.raises(TokenRefused):
+        check(GOOD | {"entitlements": [text]})
+    assert time.perf_counter() - began < 0.1
