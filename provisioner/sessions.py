@@ -9,6 +9,7 @@ reported, never signalled. Files that could start something later are reported a
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -91,8 +92,18 @@ def find_loginctl(root: Path = Path("/")) -> str | None:
     return shutil.which("loginctl") if (root / "run/systemd/system").is_dir() else None
 
 
+def _other_holder(uid: int, name: str) -> str:
+    """Give the account that the host has under a uid instead of `name`; an empty text where it is that one or none."""
+    with suppress(KeyError):
+        if pwd.getpwnam(name).pw_uid == uid:
+            return ""
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return ""
+
+
 def check_end(uid: int, name: str, *, adopted: bool, proc: Path = Path("/proc")) -> None:
-    """Refuse what must never be ended: root, the system's users, and the session that this runs in.
+    """Refuse what must never be ended: root, the system's users, somebody else's, and the session that this runs in.
 
     Raises RefusedByGuard, InvalidValue for a name that is no file name.
     """
@@ -103,6 +114,11 @@ def check_end(uid: int, name: str, *, adopted: bool, proc: Path = Path("/proc"))
     if uid < FIRST_ORDINARY_UID and not adopted:
         raise RefusedByGuard(
             f"uid {uid} ({name}) is below {FIRST_ORDINARY_UID} and not adopted, so its processes are not ended"
+        )
+    if other := _other_holder(uid, name):
+        raise RefusedByGuard(
+            f"uid {uid} is {other} on this host, not {name}, so its processes are not ended",
+            hint="run: iam-bridge map audit",
         )
     if uid in os.getresuid():
         raise RefusedByGuard(f"this command itself runs as {name}", hint="run it as root from another account")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -130,6 +131,14 @@ def test_the_account_that_this_runs_as_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "getresuid", lambda: (0, UID, 0))
     with pytest.raises(RefusedByGuard, match="this command itself runs as tess"):
         end_sessions(UID, "tess", host=Host(tmp_path, tmp_path))
+
+
+def test_a_uid_that_the_host_gives_to_somebody_else_is_refused(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with pytest.raises(RefusedByGuard, match=f"uid {nobody} is nobody on this host, not ada"):
+        end_sessions(nobody, "ada", host=Host(proc=tmp_path))
+    if os.geteuid() != nobody:
+        assert end_sessions(nobody, "nobody", dry_run=True, host=Host(proc=tmp_path)).processes == ()
 
 
 @pytest.mark.parametrize("uids", [f"{UID} {UID} {UID} {UID}", "0 0 0 0"], ids=["their shell", "root by sudo"])
