@@ -11,6 +11,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 
 from iam_bridge.errors import Reason, SourceUnavailable, TokenRefused
 from iam_bridge.iam.keys import KeyCache, KeysNeeded
@@ -32,7 +33,7 @@ JUNK_DETAIL = (
     "sshd refused this login name before PAM (unknown to NSS, unusable shell, AllowUsers/DenyUsers, PermitRootLogin)"
 )
 UNPROVEN_TEXT = (
-    "This is no complete access token of an issuer that this site trusts. "
+    "This is no complete access token of an issuer that this site trusts, or it cannot be checked right now. "
     "Passwords do not work here; long tokens need iam-ssh."
 )
 _UNPROVEN = frozenset(
@@ -46,8 +47,12 @@ _UNPROVEN = frozenset(
         Reason.UNKNOWN_KEY,
         Reason.BAD_SIGNATURE,
         Reason.UNTRUSTED_ISSUER,
+        Reason.NO_KEYS,
     }
 )
+
+_NOT_ANSWERED = frozenset({Reason.INACTIVE, Reason.ISSUER_UNREACHABLE, Reason.INTERNAL})
+"""What an issuer that was asked never vouched for."""
 
 Asking = Generator[Errand, object, VerifiedToken]
 
@@ -110,15 +115,18 @@ class TokenDesk:
         """Have the issuer asked in a thread; the answer is kept nowhere, so that a revoked token is dead at once."""
         audience, now = self.settings.login.rules.audience, clock()
         lane = ("introspection", rules.issuer.url)
+        # The whole digest, because whoever shares the key shares the answer; the fingerprint in the log is a short one.
+        key = sha256(secret.reveal().encode("utf-8", "surrogateescape")).hexdigest()
         ask = partial(self.validator.validate, secret, audience=audience, now=now)
         try:
-            token = yield Errand(lane, (lane[0], secret.fingerprint), ask, threads=INTROSPECTIONS)
+            token = yield Errand(lane, (lane[0], key), ask, threads=INTROSPECTIONS)
         except SourceUnavailable as error:  # too late, or too many wait already
             if rules.down != "offline":
-                raise TokenRefused(Reason.ISSUER_UNREACHABLE, error.message) from None
+                kind = RefusedUnproven if rules.validation == "introspect" else TokenRefused
+                raise kind(Reason.ISSUER_UNREACHABLE, error.message) from None
             return self._verify_alone(secret, clock)
         except TokenRefused as refused:
-            if refused.reason is Reason.INACTIVE and rules.validation == "introspect":
+            if refused.reason in _NOT_ANSWERED and rules.validation == "introspect":
                 raise RefusedUnproven(refused.reason, refused.detail) from None
             raise
         assert isinstance(token, VerifiedToken)

@@ -138,7 +138,7 @@ AUTH = [
     Case("no signature", Reason.ALGORITHM, secret=MAKER.token(None, MAKER.header(alg="none")), text=NO_TOKEN),
     Case("an unknown key", Reason.UNKNOWN_KEY, secret=MAKER.token(None, MAKER.header(kid="x")), text=NO_TOKEN),
     Case("a bad signature", Reason.BAD_SIGNATURE, secret=token("ada")[:-8] + "AAAAAAAA", text=NO_TOKEN),
-    Case("no keys", Reason.NO_KEYS, secret=token("ada"), prepare=break_keys, text=NOT_NOW),
+    Case("no keys", Reason.NO_KEYS, secret=token("ada"), prepare=break_keys, text=NO_TOKEN),
     Case("a claim of the wrong shape", Reason.BAD_CLAIMS, secret=token("ada", groups="hpc/users"), text=NO_TOKEN),
     Case("a stranger's token", Reason.UNTRUSTED_ISSUER, secret=token("ada", iss="https://x.example/"), text=NO_TOKEN),
     Case("no audience", Reason.NO_AUDIENCE, secret=token("ada", aud=[])),
@@ -228,6 +228,13 @@ def test_without_a_real_token_a_known_and_an_unknown_name_hear_the_same(rig: Rig
     assert rig.auth("ada", typed) == rig.auth("nemo", junk)
 
 
+def test_an_outage_does_not_tell_a_known_name_from_an_unknown_one(rig: Rig) -> None:
+    break_keys(rig)
+    secret = token("ada")
+    assert rig.auth("ada", secret) == rig.auth("nemo", (JUNK * 200)[: len(secret)])
+    assert "right now" in rig.auth("ada", secret).text
+
+
 def test_a_token_cut_by_ssh_is_told_of_iam_ssh(rig: Rig) -> None:
     assert "cut" in rig.auth("ada", token("ada", filler="x" * 2000)[:1023]).text
 
@@ -288,6 +295,32 @@ def test_an_inactive_token_is_called_so_only_after_its_signature_held(
         conversation.throw(TokenRefused(Reason.INACTIVE))
     assert stopped.value.value == Reply(Status.DENY, text=text)
     assert rig.last()["reason"] == "inactive"
+    rig.ledger.close()
+
+
+@pytest.mark.parametrize(("validation", "text"), [("introspect", UNPROVEN_TEXT), ("both", NOT_NOW)])
+@pytest.mark.parametrize(
+    "failure", [SourceUnavailable("too late"), TokenRefused(Reason.ISSUER_UNREACHABLE), TokenRefused(Reason.INTERNAL)]
+)
+def test_that_an_issuer_is_silent_is_said_only_after_the_signature_held(
+    tmp_path: Path, validation: str, text: str, failure: Exception
+) -> None:
+    rig = make_rig(tmp_path, validation=validation)
+    rig.service.deciders.desk.keys.refresh(ISSUER)
+    conversation = rig.begin(Phase.AUTH, "ada", token("ada"))
+    next(conversation)
+    with pytest.raises(StopIteration) as stopped:
+        conversation.throw(failure)
+    assert stopped.value.value == Reply(Status.DENY, text=text)
+    rig.ledger.close()
+
+
+def test_two_tokens_of_one_fingerprint_are_two_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iam_bridge.model.token.fingerprint_of", lambda _secret: "f" * 16)
+    rig = make_rig(tmp_path, validation="introspect")
+    asked = [next(rig.begin(Phase.AUTH, name, token(name))) for name in ("ada", "gus")]
+    assert asked[0].key != asked[1].key
+    assert asked[0].lane == asked[1].lane
     rig.ledger.close()
 
 
