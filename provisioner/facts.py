@@ -28,6 +28,9 @@ from provisioner.hostnames import HostPaths, find_busy_name, is_busy_number, rea
 NSSWITCH = Path("/etc/nsswitch.conf")
 _LISTED_WHOLE = {"files", "extrausers", "compat", "systemd", "db", "cache"}
 _ROUNDS_MAX = 20
+_CROWDED = (
+    "a directory of this host has numbers of our range, one after the other: give accounts.ids a range of its own"
+)
 RECONCILE = "run: iam-bridge ledger reconcile"
 
 
@@ -137,9 +140,11 @@ def make_plan(
     for _ in range(_ROUNDS_MAX):
         plan = guard(diff(world), state, snapshots, settings.limits, now, initial=initial)
         if _lists_everybody(NSSWITCH):
-            break
+            return world, plan
         host = _newly_busy(plan, world.host)
         if host == world.host:
-            break
+            return world, plan
         world = replace(world, host=host)
-    return world, plan
+    # Not one of the last candidates may be given unasked.
+    world = replace(world, ledger=replace(state, stopped=_CROWDED))
+    return world, guard(diff(world), state, snapshots, settings.limits, now, initial=initial)
