@@ -13,7 +13,10 @@ from typing import Any
 
 PROGRAM = str(Path(sys.executable).with_name("iam-bridge"))
 ISSUER = "https://iam.example.org/"
-FIRST, LAST = 52000, 52999  # away from other tests' numbers: a lock ends the processes of its uid
+# Numbers of this test process alone: a lock ends the processes of its uid, those of another worker's tests too.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+FIRST = 52000 + 1000 * (_WORKER % 7)
+LAST = FIRST + 999
 STORE_FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 IS_ROOT = os.geteuid() == 0
 
@@ -133,7 +136,9 @@ class Scratch:
         source = source or f"    kind: file\n    file: {self.inside}/people.yaml"
         homes = "false" if user else "true"
         self.settings.write_text(
-            _SETTINGS.format(issuer=issuer, source=source, folder=self.inside, first=FIRST, last=LAST, limits=limits, homes=homes)
+            _SETTINGS.format(
+                issuer=issuer, source=source, folder=self.inside, first=FIRST, last=LAST, limits=limits, homes=homes
+            )
         )
         self.settings.chmod(0o644)
         self.write_etc()
@@ -159,7 +164,12 @@ class Scratch:
         return [*self.prefix, PROGRAM, *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "IAM_BRIDGE_CONFIG": f"{self.inside}/iam-bridge.yaml", "LC_ALL": "C.UTF-8", **more}
+        return {
+            "PATH": os.environ["PATH"],
+            "IAM_BRIDGE_CONFIG": f"{self.inside}/iam-bridge.yaml",
+            "LC_ALL": "C.UTF-8",
+            **more,
+        }
 
     def bridge(self, *arguments: str, nss: bool = False, stdin: str = "", **environment: str) -> Ran:
         """Run `iam-bridge`; with `nss` the host's name service answers from the site's files."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.functional.site import FIRST, IS_ROOT, Scratch
+from tests.functional.site import FIRST, IS_ROOT, LAST, Scratch
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="homes are given away")
 
@@ -57,22 +57,34 @@ def suspend_list(site: Scratch) -> None:
 
 
 def refuse_somebody(site: Scratch) -> None:
-    site.settings.write_text(site.settings.read_text().replace(f"[{FIRST}, 52999]", f"[{FIRST}, {FIRST + 3}]"))
+    site.settings.write_text(site.settings.read_text().replace(f"[{FIRST}, {LAST}]", f"[{FIRST}, {FIRST + 3}]"))
     site.people.put("linus")
     assert site.bridge("provision", "run").status == 0
 
 
 BREAKAGES: list[tuple[str, Callable[[Scratch], object], str]] = [
-    ("a row is gone", lambda s: edit(s, "passwd", f"ada:x:{ADA}", f"xda:x:{ADA}"), "row-missing nss-missing uid-shared"),
+    (
+        "a row is gone",
+        lambda s: edit(s, "passwd", f"ada:x:{ADA}", f"xda:x:{ADA}"),
+        "row-missing nss-missing uid-shared",
+    ),
     ("another uid", lambda s: edit(s, "passwd", f"ada:x:{ADA}:", "ada:x:1234:"), "nss-uid uid-drift"),
     ("another gid", lambda s: edit(s, "passwd", f"ada:x:{ADA}:{ADA}", f"ada:x:{ADA}:100"), "gid-drift nss-gid"),
-    ("a shell that is none", lambda s: edit(s, "passwd", "home/ada:/bin/bash", "home/ada:/usr/bin/evil"), "shell-drift"),
+    (
+        "a shell that is none",
+        lambda s: edit(s, "passwd", "home/ada:/bin/bash", "home/ada:/usr/bin/evil"),
+        "shell-drift",
+    ),
     ("another home", lambda s: edit(s, "passwd", "home/ada:", "home/adb:"), "home-drift"),
     ("no shadow row", lambda s: edit(s, "shadow", "ada:", "#da:"), "shadow-missing"),
     ("an expiry of somebody else", expire, "expiry-not-ours"),
     ("locked here, open in shadow", unlock_in_shadow, "lock-missing"),
     ("taken out of a group", lambda s: edit(s, "group", "ada,grace", "grace"), "right-no-member"),
-    ("put into a group", lambda s: edit(s, "group", f"hpcgpu:*:{FIRST + 1}:", f"hpcgpu:*:{FIRST + 1}:ada"), "member-no-right"),
+    (
+        "put into a group",
+        lambda s: edit(s, "group", f"hpcgpu:*:{FIRST + 1}:", f"hpcgpu:*:{FIRST + 1}:ada"),
+        "member-no-right",
+    ),
     ("another gid of a group", lambda s: edit(s, "group", f"hpcusers:*:{FIRST}", "hpcusers:*:1234"), "group-drift"),
     ("a group is gone", lambda s: edit(s, "group", "hpcusers:", "xpcusers:"), "group-missing"),
     ("no home", lambda s: (s.folder / "home" / "ada").rmdir(), "home-missing"),
@@ -81,8 +93,16 @@ BREAKAGES: list[tuple[str, Callable[[Scratch], object], str]] = [
     ("a home that others write", lambda s: (s.folder / "home" / "ada").chmod(0o777), "home-open"),
     ("a second home", leave_leftover, "leftover"),
     ("files of nobody", leave_unowned, "no-owner"),
-    ("a stranger of our range", lambda s: edit(s, "passwd", "nobody:x", f"stray:x:{FIRST + 800}:1::/:/bin/sh\nnobody:x"), "orphan"),
-    ("the same number twice", lambda s: edit(s, "passwd", "nobody:x", f"stray:x:{ADA}:1::/:/bin/sh\nnobody:x"), "uid-shared"),
+    (
+        "a stranger of our range",
+        lambda s: edit(s, "passwd", "nobody:x", f"stray:x:{FIRST + 800}:1::/:/bin/sh\nnobody:x"),
+        "orphan",
+    ),
+    (
+        "the same number twice",
+        lambda s: edit(s, "passwd", "nobody:x", f"stray:x:{ADA}:1::/:/bin/sh\nnobody:x"),
+        "uid-shared",
+    ),
     ("no answer of the source", suspend_list, "list-incomplete"),
     ("no number left", refuse_somebody, "no-account"),
     ("no view", lambda s: (s.folder / "view" / "view.db").unlink(), "view-unusable"),
@@ -93,7 +113,9 @@ BREAKAGES: list[tuple[str, Callable[[Scratch], object], str]] = [
 
 
 @pytest.mark.parametrize(("breakage", "codes"), [b[1:] for b in BREAKAGES], ids=[b[0] for b in BREAKAGES])
-def test_what_is_broken_is_found_and_nothing_else(filled: Scratch, breakage: Callable[[Scratch], object], codes: str) -> None:
+def test_what_is_broken_is_found_and_nothing_else(
+    filled: Scratch, breakage: Callable[[Scratch], object], codes: str
+) -> None:
     clean = filled.bridge("map", "audit", nss=True)
     assert (clean.status, clean.out) == (0, "no findings: all is as it should be\n")
     breakage(filled)

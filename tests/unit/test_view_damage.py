@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,12 +299,19 @@ def test_a_bad_file_is_looked_at_once(path: Path, monkeypatch: pytest.MonkeyPatc
         view.reload_if_changed()
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """Give a folder that other accounts can reach; pytest's own are closed, and closed again by each worker."""
+    folder = Path(tempfile.mkdtemp(prefix="view-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_an_unprivileged_service_reads_what_root_wrote(ledger: Ledger, tmp_path: Path) -> None:
-    path = tmp_path / "view" / "view.db"
+def test_an_unprivileged_service_reads_what_root_wrote(ledger: Ledger, reachable: Path) -> None:
+    path = reachable / "view" / "view.db"
     write_view(ledger, path, gid=65534)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o711)
     pid = os.fork()
     if pid == 0:
         try:
