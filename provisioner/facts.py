@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from iam_bridge.errors import SettingsError
+from iam_bridge.ledger.db import no_collection
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.model.change import CreateAccount, CreateGroup, Plan
 from iam_bridge.model.identity import MemberSnapshot, Subject
@@ -113,6 +114,7 @@ def _check_spelling(settings: Settings, state: LedgerState) -> None:
                 )
 
 
+@no_collection()
 def make_plan(
     site: Site, snapshots: Sequence[MemberSnapshot], now: datetime, *, initial: int | None = None
 ) -> tuple[World, Plan]:

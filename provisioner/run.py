@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from iam_bridge.errors import BridgeError, Exit, SourceUnavailable
+from iam_bridge.ledger.db import no_collection
 from iam_bridge.model.change import Change, LeaveGroup, LockAccount, Parked, Plan, count_kinds
 from iam_bridge.model.identity import Issuer, MemberSnapshot, Subject
 from iam_bridge.model.rules import Settings, SourceRules
@@ -70,6 +71,7 @@ def _held(parked: Sequence[Parked]) -> frozenset[Subject]:
     return frozenset(change.subject for change in removals if isinstance(change, LockAccount | LeaveGroup))
 
 
+@no_collection()
 def run(site: Site, pulled: Pulled, *, now: datetime, by: str, initial: int | None = None) -> RunReport:
     """Bring the accounts in line with the members; a second run right after finds nothing to do and writes nothing.
 
