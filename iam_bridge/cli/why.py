@@ -91,7 +91,7 @@ def print_why(found: Explained) -> None:
     account = found.why.account
     say(f"{account.name} (uid {account.uid}) is {account.subject}", "strong")
     say(f"login now: {found.login}", "good" if found.permitted else "bad")
-    print_fields([("state", lock_words(account.locks) or "open"), *_origin(found.why), *_record(found.why, found.now)])
+    print_fields([("state", lock_words(account.locks) or "open"), *_origin(found.why), *_record(found)])
     for receipt in found.locked_by:
         say(f"locked: {receipt.detail} since {moment(receipt.at)} by {receipt.by}", "bad")
         say(f"    {receipt.rule}: {receipt.record}", "dim")
@@ -118,13 +118,15 @@ def _origin(why: Why) -> list[tuple[str, object]]:
     return fields
 
 
-def _record(why: Why, now: datetime) -> list[tuple[str, object]]:
-    member, source = why.member, why.source
+def _record(found: Explained) -> list[tuple[str, object]]:
+    member, source = found.why.member, found.why.source
     if source is None or source.taken_at is None:
         return [("IAM record now", "no whole list of the source was seen yet")]
-    age = f"as listed {span((now - source.taken_at).total_seconds())} ago"
+    age = f"as listed {span((found.now - source.taken_at).total_seconds())} ago"
     if member is None:
         return [("IAM record now", f"none, {age}")]
+    if any(waiting.kind in ("lock", "leave") for waiting in found.parked):
+        age = "kept from an earlier list, since a change waits"
     state = "active" if member.active else "suspended"
     groups = " ".join(sorted(member.groups)) or "none"
     return [("IAM record now", f"{member.username}, {state}, groups {groups}, {age}")]

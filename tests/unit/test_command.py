@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -166,3 +169,31 @@ def test_an_interrupt_of_a_real_process_is_130() -> None:
         sys.exit(__import__("iam_bridge.cli").cli.main(["map", "list"]))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (130, False)
+
+
+DOCS = sorted(path for path in (Path(__file__).parents[2] / "docs").rglob("*.md"))
+SAID = re.compile(r"^(?:[#$] )?iam-bridge (.*)$", re.MULTILINE)
+
+
+def commands_said(path: Path) -> list[list[str]]:
+    """Give the commands in the code blocks of a page."""
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in SAID.findall(block)]
+    return [shlex.split(line.replace("...", "x"), comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=[path.stem for path in DOCS])
+def test_every_command_that_the_docs_show_is_one(path: Path) -> None:
+    for said_words in commands_said(path):
+        words = said_words[2:] if said_words[0] == "--config" else said_words
+        if words[0].startswith("-"):
+            continue
+        command: Any = typer.main.get_command(importlib.import_module(FAMILIES[words[0]][0]).app)
+        rest = words[1:]
+        if hasattr(command, "commands"):
+            assert rest, f"{path.name}: {words} is a family"
+            assert rest[0] in command.commands, f"{path.name}: {words}"
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        said = {word.partition("=")[0] for word in rest if word.startswith("--") and word != "--"}
+        assert said <= known, f"{path.name}: {words}"
