@@ -109,6 +109,8 @@ class Service:
         try:
             token = yield from self.deciders.desk.validate(secret, self._clock)
         except TokenRefused as refused:
+            if refused.reason in _NO_RECEIPT:  # a password, perhaps: from a hash of one it is soon guessed
+                note.fingerprint = ""
             audience = self.deciders.settings.login.rules.audience
             return self._give(note, explain(refused, len(note.request.secret), audience))
         note.see_token(token)

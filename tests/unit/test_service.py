@@ -235,6 +235,12 @@ def test_an_outage_does_not_tell_a_known_name_from_an_unknown_one(rig: Rig) -> N
     assert "right now" in rig.auth("ada", secret).text
 
 
+@pytest.mark.parametrize("typed", ["correct horse battery", "Tr0ub4dor.and.3", JUNK, ""])
+def test_of_a_password_typed_by_mistake_not_even_a_fingerprint_is_kept(rig: Rig, typed: str) -> None:
+    rig.auth("ada", typed)
+    assert "fp" not in rig.last(), "a short hash of a password is soon guessed"
+
+
 def test_a_token_cut_by_ssh_is_told_of_iam_ssh(rig: Rig) -> None:
     assert "cut" in rig.auth("ada", token("ada", filler="x" * 2000)[:1023]).text
 
