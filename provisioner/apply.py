@@ -74,14 +74,21 @@ def converge(site: Site, now: datetime) -> Applied:
     late = flush_caches(site.settings.accounts.folder) if report.written else ()
     rules = site.settings.accounts
     due = [a for a in state.accounts.values() if a.name in state.homes_due] if rules.make_homes else []
-    homes = make_homes(due, rules)
+    standing = site.store.read() if due or report.written else StoreSnapshot({}, {})
+    homes = make_homes([account for account in due if _stands(account, standing)], rules)
     if homes.made or homes.kept:
         site.ledger.homes_made((*homes.made, *homes.kept), now)
     problems = [*report.problems, *homes.problems]
     if report.written:
-        problems += [problem for problem in read_back(state, site.store.read()) if problem not in problems]
+        problems += [problem for problem in read_back(state, standing) if problem not in problems]
     _settle_expiry(site, state)
     return Applied(report.written, homes.made, tuple(problems), (*late, *homes.remarks))
+
+
+def _stands(account: Account, store: StoreSnapshot) -> bool:
+    """Tell whether the store has the account with its own number: else a home would be somebody else's."""
+    user = store.users.get(account.name.text)
+    return user is not None and user.uid == account.uid
 
 
 def _keep_foreign_expiry(site: Site, state: LedgerState) -> LedgerState:

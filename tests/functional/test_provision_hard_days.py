@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from iam_bridge.cli import main
+from iam_bridge.ledger.ledger import Ledger
 from tests.functional.site import FIRST, IS_ROOT, ISSUER, STORE_FILES, Scratch, sub_of
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="homes are given away")
@@ -143,3 +146,21 @@ def test_all_members_inactive_at_once_locks_nobody(filled: Scratch) -> None:
     ran = filled.bridge("provision", "run")
     assert ran.status == 3, ran.all
     assert [filled.rows("shadow")[name][7] for name in ("ada", "grace")] == ["", ""]
+
+
+def test_no_home_is_made_for_a_number_that_somebody_took_in_the_meantime(
+    filled: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IAM_BRIDGE_CONFIG", str(filled.settings))
+    filled.people.put("linus")
+    real = Ledger.commit
+
+    def commit(ledger: Ledger, *arguments: Any, **options: Any) -> None:
+        real(ledger, *arguments, **options)
+        with filled.etc("passwd").open("a") as passwd:  # useradd --uid N bob, between our plan and our lock
+            passwd.write(f"bob:x:{FIRST + 4}:{FIRST + 4}:local:/home/bob:/bin/sh\n")
+
+    monkeypatch.setattr(Ledger, "commit", commit)
+    assert main(["provision", "run"]) == 1
+    assert "linus" not in filled.rows("passwd")
+    assert not (filled.folder / "home" / "linus").exists(), "it would be bob's"
