@@ -7,6 +7,7 @@ at the same moment.
 
 from __future__ import annotations
 
+import logging
 import queue
 import socket
 import ssl
@@ -28,6 +29,9 @@ from urllib3.connectionpool import HTTPSConnectionPool
 
 from iam_bridge.errors import SourceUnavailable
 from iam_bridge.iam.http import BadAnswer
+
+# urllib3 logs headers that it cannot parse word by word, and addresses with their queries; we say what went wrong.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)
 
 _CHUNK = 64 * 1024
 _deadline: ContextVar[float] = ContextVar("deadline")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import logging
 import socket
 import ssl
 import threading
@@ -352,3 +354,13 @@ def test_an_endpoint_elsewhere_counts_as_not_named(value: object) -> None:
 def test_an_issuer_that_is_not_ours_is_refused(issuer: object) -> None:
     with pytest.raises(BadAnswer, match="another issuer"):
         parse_metadata(DOCUMENT | {"issuer": issuer}, ISSUER)
+
+
+def test_no_library_logs_the_words_of_a_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    odd = reply(b"{}", "no header at all: secret-of-a-server", "another line without a colon secret-of-a-server")
+    with raw_server(tmp_path, says(odd)) as server, Session(ca_file=server.ca_file) as session:
+        with contextlib.suppress(SourceUnavailable):
+            session.fetch_json(server.url, timeout_s=5)
+    assert server.connections == 1
+    assert "secret-of-a-server" not in caplog.text
