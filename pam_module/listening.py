@@ -108,6 +108,10 @@ def _take_lock(path: Path, owner: Who | None) -> int:
     name = f"{path}.lock"
     try:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        found = os.fstat(lock)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:  # what root gives away below may be another's
+            os.close(lock)
+            raise SocketError(f"{name} is no file of its own", hint="remove it, and see who made it")
         if owner is not None:
             os.fchown(lock, owner.uid, owner.gid)
     except OSError as error:

@@ -324,6 +324,20 @@ def test_a_file_in_place_of_the_socket_is_left_alone(node: Site) -> None:
 
 
 @needs_root
+def test_started_as_root_it_gives_nobody_s_file_away_through_a_link(node: Site) -> None:
+    (node.folder / "run").mkdir()
+    os.chown(node.folder / "run", 65534, 65534)
+    precious = node.folder / "precious"
+    precious.touch(0o600)
+    os.link(precious, node.folder / "run/login.sock.lock")
+    node.start()
+    assert not node.ready
+    assert node.stop() == Exit.USAGE
+    assert "login.sock.lock is no file of its own" in node.log
+    assert precious.stat().st_uid == 0
+
+
+@needs_root
 def test_a_folder_of_another_account_is_refused_in_words(node: Site) -> None:
     (node.folder / "run").mkdir()
     node.start()
