@@ -359,8 +359,11 @@ def test_an_issuer_that_is_not_ours_is_refused(issuer: object) -> None:
 def test_no_library_logs_the_words_of_a_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     odd = reply(b"{}", "no header at all: secret-of-a-server", "another line without a colon secret-of-a-server")
-    with raw_server(tmp_path, says(odd)) as server, Session(ca_file=server.ca_file) as session:
-        with contextlib.suppress(SourceUnavailable):
-            session.fetch_json(server.url, timeout_s=5)
+    with (
+        raw_server(tmp_path, says(odd)) as server,
+        Session(ca_file=server.ca_file) as session,
+        contextlib.suppress(SourceUnavailable),
+    ):
+        session.fetch_json(server.url, timeout_s=5)
     assert server.connections == 1
     assert "secret-of-a-server" not in caplog.text
