@@ -189,7 +189,11 @@ class Site:
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         client.settimeout(20)
-        client.connect(self.socket)
+        try:
+            client.connect(self.socket)
+        except OSError as error:
+            ended = self.process.poll() if self.process is not None else None
+            raise AssertionError(f"the daemon cannot be reached (status {ended}): {self.log[-2000:]}") from error
         return client
 
     def send(self, phase: Phase, user: str, secret: str = "", **more: Any) -> socket.socket:
