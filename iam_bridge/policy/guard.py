@@ -85,6 +85,18 @@ def _why_removals(people: int, ledger: LedgerState, limits: Limits, others: Sequ
     return "; ".join(others)
 
 
+def _why_second_accounts(creates: Iterable[Change], ledger: LedgerState) -> str:
+    """Say who seems to have an account already under another issuer: the same `sub`, which is hardly chance."""
+    standing = {subject.sub: subject.issuer for subject in ledger.accounts}
+    moved = [subject for change in creates if (subject := _subject_of(change)).sub in standing]
+    if not moved:
+        return ""
+    return (
+        f"{len(moved)} people of {moved[0].issuer} have the same subject as accounts of {standing[moved[0].sub]}: "
+        "if that issuer was renamed, they would get second accounts and not find their files"
+    )
+
+
 def _why_creates(people: int, ledger: LedgerState, limits: Limits, initial: int | None) -> str:
     allowed = limits.creates.allows(len(ledger.accounts) - ledger.recent_creates)
     if initial is not None and not ledger.accounts:
@@ -118,8 +130,10 @@ def guard(
     others = (*emptied(draft, ledger), *shrunk(snapshots, ledger, limits, now))
     if removals and (why := _why_removals(_people(removals), ledger, limits, others)):
         parked.append(Parked(tuple(removals), why))
-    if creates and (why := _why_creates(_people(creates), ledger, limits, initial)):
-        parked.append(Parked(tuple(creates), why))
+    if creates:
+        why = _why_creates(_people(creates), ledger, limits, initial) or _why_second_accounts(creates, ledger)
+        if why:
+            parked.append(Parked(tuple(creates), why))
     waiting = {key_of(change) for group in parked for change in group.changes}
     ahead = tuple(change for change in draft.changes if key_of(change) not in waiting)
     return Plan(ahead, tuple(parked), draft.refused, draft.remarks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from iam_bridge.model.rules import Limit, Limits
 from iam_bridge.model.state import LedgerState
 from iam_bridge.policy.diff import diff
 from iam_bridge.policy.guard import guard, is_removal
-from tests.unit.build import GPU, ISSUER, LIMITS, NOW, USERS, account, ledger, member, snapshot
+from tests.unit.build import GPU, ISSUER, LIMITS, NOW, OTHER, USERS, account, ledger, member, snapshot
 from tests.unit.test_diff import world
 
 
@@ -160,6 +161,20 @@ def test_creations(sentence: str, standing: int, new: int, recent: int, initial:
     assert bool(plan.parked) is not ahead
     if not ahead:
         assert ("--initial" in plan.parked[0].why) is (standing == 0)
+
+
+def test_an_issuer_that_seems_to_be_renamed_gives_no_second_accounts_unasked() -> None:
+    state = ledger(account("s-ada", issuer=OTHER))
+    plan = run(snapshot(member("s-ada"), member("s-new", "newcomer")), state)
+    (parked,) = plan.parked
+    assert not [c for c in plan.changes if kind_of(c) == "create"]
+    assert (
+        "1 people of https://iam.example.org/ have the same subject as accounts of https://other.example.org/"
+        in parked.why
+    )
+    approved = frozenset(key_of(change) for change in parked.changes)
+    again = run(snapshot(member("s-ada"), member("s-new", "newcomer")), replace(state, approved=approved))
+    assert len([c for c in again.changes if kind_of(c) == "create"]) == 2
 
 
 def test_what_was_approved_and_is_still_due_goes_ahead() -> None:
