@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -49,8 +48,6 @@ def _make_everybody(folder: Path, iam: RemoteIam) -> Settings:
 
 def measure(context: Context) -> list[Row]:
     """Give the rows of `LINES`."""
-    if os.geteuid() != 0:
-        return [line.not_measured("accounts of other uids need root") for line in LINES]
     folder = context.new_folder()
     (folder / "iam").mkdir()
     took: dict[str, list[tuple[float, float]]] = {"plan": [], "run": [], "bare": []}
@@ -65,12 +62,12 @@ def measure(context: Context) -> list[Row]:
                 took["bare"].append(_run([sys.executable, BARE, iam.base_url, iam.ca_file]))
                 took["run"].append(_run([*provision, "run", "--quiet"]))
         changed = [name for name, stamp in _stamps(store).items() if before.get(name) != stamp]
-    (plan_s, plan_wall_s), (run_s, _), (bare_s, _) = (
-        (median(cpu for cpu, _ in times), median(wall for _, wall in times)) for times in took.values()
-    )
+    # The least of the times: the same work is done in each, and what adds to one is the machine.
+    plan_s, run_s, bare_s = (min(cpu for cpu, _ in times) for times in took.values())
+    wall_s = median(wall for _, wall in took["plan"])
     beside = (
         f"a bare script that fetches the same pages, {bare_s:.2f} s; provision run, {run_s:.2f} s; "
-        f"by the clock plan takes {plan_wall_s:.1f} s, the IAM's part included"
+        f"by the clock plan takes {wall_s:.1f} s, the IAM's part included"
     )
     held = f"{TIMES} times each; {len(before)} files in the folder, inode or time changed of {len(changed)}"
     return [LINES[0].measured(plan_s, beside, plan_s / bare_s), LINES[1].measured(len(writes) + len(changed), held)]
