@@ -6,10 +6,13 @@ ledger that knows what was meant, and the next run completes it; nothing is half
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from iam_bridge.errors import StoreError
 from iam_bridge.ledger.banlist import read_lost_bans
 from iam_bridge.ledger.view_write import write_bans, write_view
 from iam_bridge.model.account import Account, UserName
@@ -20,6 +23,7 @@ from provisioner.facts import Site
 from provisioner.homes import make_homes
 
 LOCKED_EXPIRY = "1"
+_ASKED_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,10 @@ def wanted_of(state: LedgerState) -> Wanted:
 
 def converge(site: Site, now: datetime) -> Applied:
     """Make the store and the homes say what the ledger says, read the store back, and settle what was pending."""
-    state = _keep_foreign_expiry(site, site.ledger.read_state(now))
+    state = site.ledger.read_state(now)
+    before = site.store.read()
+    _check_same_store(site, state, before)
+    state = _keep_foreign_expiry(site, state, before)
     report = site.store.converge(wanted_of(state))
     late = flush_caches(site.settings.accounts.folder) if report.written else ()
     rules = site.settings.accounts
@@ -91,14 +98,30 @@ def _stands(account: Account, store: StoreSnapshot) -> bool:
     return user is not None and user.uid == account.uid
 
 
-def _keep_foreign_expiry(site: Site, state: LedgerState) -> LedgerState:
+def _check_same_store(site: Site, state: LedgerState, store: StoreSnapshot) -> None:
+    """Refuse a store that has none of ours while the host has them from elsewhere: locks would stand in vain there.
+
+    Raises StoreError. A store that is new, or was emptied, is filled.
+    """
+    if any(account.name.text in store.users for account in state.accounts.values()):
+        return
+    for account in list(state.accounts.values())[:_ASKED_MAX]:
+        with suppress(KeyError):
+            if pwd.getpwnam(account.name.text).pw_uid == account.uid:
+                raise StoreError(
+                    f"{site.settings.accounts.folder} holds none of our accounts, and this host has {account.name} "
+                    "from elsewhere",
+                    hint="put accounts.folder and accounts.layout back, or move the rows of all files there first",
+                )
+
+
+def _keep_foreign_expiry(site: Site, state: LedgerState, store: StoreSnapshot) -> LedgerState:
     """Keep what somebody wrote into the expiry field of a locked account since, before our mark goes over it again."""
-    locked = [account for account in state.accounts.values() if not account.is_open]
-    if not locked:
-        return state
-    users = site.store.read().users
+    users = store.users
     found: dict[UserName, str] = {}
-    for account in locked:
+    for account in state.accounts.values():
+        if account.is_open:
+            continue
         user = users.get(account.name.text)
         if user is not None and user.uid == account.uid and user.expiry not in {None, LOCKED_EXPIRY}:
             found[account.name] = user.expiry or ""

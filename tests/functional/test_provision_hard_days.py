@@ -164,3 +164,16 @@ def test_no_home_is_made_for_a_number_that_somebody_took_in_the_meantime(
     assert main(["provision", "run"]) == 1
     assert "linus" not in filled.rows("passwd")
     assert not (filled.folder / "home" / "linus").exists(), "it would be bob's"
+
+
+def test_accounts_are_not_written_into_a_second_store_that_no_lock_would_reach(filled: Scratch) -> None:
+    (filled.folder / "extra").mkdir()
+    edit(filled, f"folder: {filled.folder}/etc\n", f"layout: extrausers\n  folder: {filled.folder}/extra\n")
+    filled.people.remove("grace")
+    ran = filled.bridge("provision", "run", nss=True)
+    assert ran.status == 1, ran.all
+    assert f"{filled.folder}/extra holds none of our accounts, and this host has ada from elsewhere" in ran.all
+    assert not (filled.folder / "extra" / "passwd").exists()
+    edit(filled, f"layout: extrausers\n  folder: {filled.folder}/extra\n", f"folder: {filled.folder}/etc\n")
+    assert filled.bridge("provision", "run", nss=True).status == 0
+    assert filled.rows("shadow")["grace"][7] == "1", "what was recorded reaches the store that counts"
