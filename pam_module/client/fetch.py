@@ -41,6 +41,11 @@ def check_caller(host: str, pid: int) -> None:
             f"{host} gets no token: ssh runs with StrictHostKeyChecking={target.key_checking}",
             hint="set it to yes for this host in ~/.ssh/config",
         )
+    if target.skips_localhost:  # where a tunnel of the person ends, another user may listen
+        raise RefusedByGuard(
+            f"{host} gets no token: ssh runs with NoHostAuthenticationForLocalhost=yes",
+            hint="set it to no for this host in ~/.ssh/config",
+        )
     if arguments is not None and target.shown != host:
         raise RefusedByGuard(f"{host} gets no token: ssh itself goes to {target.shown}")
 

@@ -53,6 +53,7 @@ class Target:
     port: int
     user: str
     key_checking: str
+    skips_localhost: bool
     by_way: bool
     known_hosts: tuple[str, ...]
     asks_command: bool
@@ -147,6 +148,7 @@ def parse_target(text: str) -> Target:
         port=int(port),
         user=values.get("user", ""),
         key_checking=values.get("stricthostkeychecking", ""),
+        skips_localhost=values.get("nohostauthenticationforlocalhost") == "yes",
         by_way=is_set("proxyjump") or is_set("proxycommand"),
         known_hosts=tuple(name for name in files if name != "none"),
         asks_command=is_set("knownhostscommand"),

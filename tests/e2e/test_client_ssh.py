@@ -279,9 +279,11 @@ def test_git_clones_by_the_askpass_program_alone(site: Site, tmp_path: Path) -> 
     assert site.secrets == [site.token]
 
 
-@pytest.mark.parametrize("value", ["no", "accept-new"])
-def test_the_askpass_program_gives_nothing_to_an_ssh_that_believes_any_key(site: Site, value: str) -> None:
-    done = site.with_askpass("ssh", "-F", str(site.config), "-o", f"StrictHostKeyChecking={value}", HOST, "id -un")
+@pytest.mark.parametrize(
+    "option", ["StrictHostKeyChecking=no", "StrictHostKeyChecking=accept-new", "NoHostAuthenticationForLocalhost=yes"]
+)
+def test_the_askpass_program_gives_nothing_to_an_ssh_that_believes_any_key(site: Site, option: str) -> None:
+    done = site.with_askpass("ssh", "-F", str(site.config), "-o", option, HOST, "id -un")
     assert done.returncode == 255
     assert f"{HOST} gets no token" in done.stderr
     assert site.token not in site.secrets
