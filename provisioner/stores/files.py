@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from iam_bridge.errors import StoreError
 from iam_bridge.model.rules import AccountRules
 from iam_bridge.model.state import StoreGroup, StoreReport, StoreSnapshot, StoreUser, Wanted
 from provisioner.stores import journal as notes
@@ -36,6 +37,20 @@ def _list_groups(group: Table) -> dict[str, StoreGroup]:
         if gid is not None:
             groups[name] = StoreGroup(name, gid, frozenset(filter(None, members.split(","))))
     return groups
+
+
+def _check_whole(folder: Path, tables: Mapping[str, Table]) -> None:
+    """Raise StoreError where root stands in one file and not in another: it was cut, or is just being written.
+
+    To replace such a file would make the loss last.
+    """
+    holders = [kind for kind in ("passwd", "group", "shadow") if "root" in tables[kind].rows]
+    lacking = [kind for kind in ("passwd", "group", "shadow") if kind not in holders]
+    if holders and lacking:
+        raise StoreError(
+            f"{folder}/{lacking[0]} has no root, and {holders[0]} has: it seems to be cut; nothing was changed",
+            hint=f"compare it with {folder}/{lacking[0]}-, the copy before the last change",
+        )
 
 
 class FilesStore:
@@ -69,6 +84,7 @@ class FilesStore:
         day = self._today()
         with open_places(self._rules) as places:
             before, tables = self._read_tables(places)
+            _check_whole(places[0].path, tables)
             fit = fit_tables(tables, wanted, self._rules, day)
             if not self._rewrites(places, before, fit) and not self._has_leftovers(places):
                 return StoreReport(fit.written, fit.problems)
@@ -77,6 +93,7 @@ class FilesStore:
                 seen = before
                 before, tables = self._read_tables(places)
                 if before != seen:  # somebody wrote between our look and our lock
+                    _check_whole(places[0].path, tables)
                     fit = fit_tables(tables, wanted, self._rules, day)
                 rewrites = self._rewrites(places, before, fit)
                 if rewrites:

@@ -177,3 +177,19 @@ def test_accounts_are_not_written_into_a_second_store_that_no_lock_would_reach(f
     edit(filled, f"layout: extrausers\n  folder: {filled.folder}/extra\n", f"folder: {filled.folder}/etc\n")
     assert filled.bridge("provision", "run", nss=True).status == 0
     assert filled.rows("shadow")["grace"][7] == "1", "what was recorded reaches the store that counts"
+
+
+@pytest.mark.parametrize("name", ["passwd", "group", "shadow"])
+@pytest.mark.parametrize("cut", ["", None, "root"], ids=["empty", "gone", "in its first row"])
+def test_a_file_that_is_cut_is_not_replaced(filled: Scratch, name: str, cut: str | None) -> None:
+    path = filled.etc(name)
+    if cut is None:
+        path.unlink()
+    else:
+        path.write_text(cut)
+    before = filled.stamps()
+    filled.people.put("linus")
+    ran = filled.bridge("provision", "run")
+    assert ran.status == 1, ran.all
+    assert f"{path} has no root" in ran.all
+    assert filled.stamps() == before
