@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -11,11 +12,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.functional.forked import run_forked
+
 PROGRAM = str(Path(sys.executable).with_name("iam-bridge"))
 ISSUER = "https://iam.example.org/"
-# Numbers of this test process alone: a lock ends the processes of its uid, those of another worker's tests too.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-FIRST = 52000 + 1000 * (_WORKER % 7)
+
+
+def _take_numbers() -> tuple[socket.socket, int]:
+    """Take a thousand numbers for this process alone: a lock ends the processes of its uid, other tests' too.
+
+    The name of an abstract socket (unix(7)) is free again when its process has ended.
+    """
+    for first in range(30000, 60000, 1000):
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0iam-bridge-test-numbers-{first}")
+        except OSError:
+            mark.close()
+        else:
+            return mark, first
+    raise AssertionError("more than 30 test processes are at work")
+
+
+_MARK, FIRST = _take_numbers()
 LAST = FIRST + 999
 STORE_FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 IS_ROOT = os.geteuid() == 0
@@ -125,6 +144,8 @@ class Scratch:
         self.folder = folder
         self.inside = inside or folder
         self.prefix = prefix
+        self.spawns = False
+        """Whether each command is a program of its own: where this process has threads at work."""
         self.issuer = issuer
         self.user = user
         folder.chmod(0o755)
@@ -173,15 +194,20 @@ class Scratch:
 
     def bridge(self, *arguments: str, nss: bool = False, stdin: str = "", **environment: str) -> Ran:
         """Run `iam-bridge`; with `nss` the host's name service answers from the site's files."""
-        if nss:
-            environment |= self.name_service()
+        if nss or self.user or self.prefix or self.spawns:
+            ran = self.spawn(*arguments, stdin=stdin, **(environment | (self.name_service() if nss else {})))
+        else:
+            ran = Ran(*run_forked(arguments, self.environment(**environment), stdin))
+        assert "Traceback" not in ran.all, ran.all
+        return ran
+
+    def spawn(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
+        """Run `iam-bridge` as a program of its own."""
         done = subprocess.run(
             self.argv(*arguments), env=self.environment(**environment), input=stdin, capture_output=True, text=True,
             timeout=60, check=False, user=self.user, group=self.user, extra_groups=() if self.user else None,
         )  # fmt: skip
-        ran = Ran(done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in ran.all, ran.all
-        return ran
+        return Ran(done.returncode, done.stdout, done.stderr)
 
     def name_service(self) -> dict[str, str]:
         """Give the environment in which libnss_wrapper answers from the site's files."""

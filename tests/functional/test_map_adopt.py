@@ -63,7 +63,7 @@ def test_people_of_before_keep_number_home_shell_and_password(lived_in: Scratch)
     assert lived_in.rows("passwd")["bob"] == ["bob", "x", "1500", "100", "Robert Tables", f"{lived_in.folder}/home/bob", "/bin/zsh"]
     assert lived_in.rows("shadow")["bob"][1] == "$y$hash"
     assert set(lived_in.rows("group")["hpcusers"][3].split(",")) == {"bob", "eve"}
-    assert "u52" not in lived_in.etc("passwd").read_text(), "nobody got a second account"
+    assert not any(name.startswith("u5") for name in lived_in.rows("passwd")), "nobody got a second account"
     assert lived_in.bridge("map", "audit", nss=True).status == 0
 
 
@@ -201,7 +201,7 @@ def test_somebody_who_has_an_account_gets_no_second_one(lived_in: Scratch) -> No
     assert lived_in.bridge("provision", "run").status == 0  # gives s-eve_l an account, since eve is busy
     ran = lived_in.bridge("map", "adopt", "--from", table(lived_in, f"{HEAD}eve,{ISSUER},s-eve_l,x\n"))
     assert ran.status == 3
-    assert "s-eve_l has an account already: u52" in ran.err
+    assert "s-eve_l has an account already: u" in ran.err
 
 
 def test_a_home_of_somebody_else_is_refused(lived_in: Scratch) -> None:

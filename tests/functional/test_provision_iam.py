@@ -33,6 +33,7 @@ def joined(open_folder: Path) -> Iterator[Joined]:
     secret.chmod(0o600)
     with running_iam(EmbeddedIam(demo_people()), open_folder) as served:
         site = Scratch(open_folder, issuer=served.issuer, source=iam_source(served.ca_file, secret))
+        site.spawns = True  # the IAM lives in threads of this process
         yield Joined(site, served)
 
 
@@ -123,6 +124,7 @@ def test_an_iam_that_is_down_is_75_and_names_it(open_folder: Path) -> None:
     secret.chmod(0o600)
     with running_iam(EmbeddedIam(demo_people()), open_folder) as served:
         site = Scratch(open_folder, issuer=served.issuer, source=iam_source(served.ca_file, secret))
+    site.spawns = True
     done = site.bridge("provision", "run")
     assert done.status == 75
     assert "127.0.0.1" in done.err
