@@ -27,7 +27,7 @@ from iam_bridge.model.account import Account
 from iam_bridge.model.identity import Member, MemberSnapshot
 from iam_bridge.model.rules import AccountRules, Settings
 from iam_bridge.model.state import LedgerState, StoreSnapshot
-from iam_bridge.policy.audit import AuditFacts, AuditFinding, HomeFact, HostUser, SourceAge, Waiting
+from iam_bridge.policy.findings import AuditFacts, AuditFinding, HomeFact, HostUser, SourceAge, Waiting
 from provisioner.facts import Site, banned_subjects, make_plan
 from provisioner.locked_sessions import count_processes
 from provisioner.sessions import find_later

@@ -6,7 +6,8 @@ from iam_bridge.cli.context import make_site, open_ledger, utc_now
 from iam_bridge.cli.render import print_json, print_table, say
 from iam_bridge.errors import Exit
 from iam_bridge.model.rules import Settings
-from iam_bridge.policy.audit import AuditFinding, audit
+from iam_bridge.policy.audit import audit
+from iam_bridge.policy.findings import AuditFinding
 from provisioner.audit_facts import gather
 
 

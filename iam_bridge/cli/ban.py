@@ -20,6 +20,7 @@ from iam_bridge.errors import BridgeError, Exit, LedgerError, RefusedByGuard
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.model.account import Account, LockReason
 from iam_bridge.model.change import Cause, Change, LockAccount, UnlockAccount
+from iam_bridge.model.identity import Subject
 from iam_bridge.model.rules import Settings
 from iam_bridge.model.state import LedgerState
 from iam_bridge.model.verdict import Ban
@@ -70,7 +71,12 @@ def add(
         )
         problems = _close_doors(site, account, ban, now=now, by=by)
         sessions = [_end(account)] if account else []
+        namesakes = _namesakes(site.ledger, asked) if account is None else []
     _print_added(ban, account, sessions, problems)
+    for subject in namesakes:
+        say(
+            f"the IAM lists somebody of that name, who may get another one here: iam-bridge ban add {subject}", "change"
+        )
     return Exit.FAILED if problems or any(map(has_failed, sessions)) else Exit.OK
 
 
@@ -89,6 +95,12 @@ def _check_ours(settings: Settings, asked: Who, state: LedgerState) -> Account |
         f"{entry.pw_name} (uid {entry.pw_uid}) is an account of this host and none of ours, so no ban would stop it",
         hint=f"lock it with: usermod --lock --expiredate 1 {entry.pw_name}",
     )
+
+
+def _namesakes(ledger: Ledger, asked: Who) -> list[Subject]:
+    """Find members whose IAM name is the one that was banned; their account here may come to have another."""
+    members = ledger.members().values() if asked.name is not None else ()
+    return [member.subject for member in members if member.username == asked.name]
 
 
 def _close_doors(site: Site, account: Account | None, ban: Ban, *, now: datetime, by: str) -> list[str]:

@@ -9,17 +9,12 @@ from typing import Annotated
 import typer
 
 from iam_bridge.cli.arguments import Who, find_account, need_account, parse_past, parse_reason, parse_who
-from iam_bridge.cli.context import open_ledger, read_config, utc_now, who_asks, writing
+from iam_bridge.cli.context import open_ledger, read_config, utc_now
 from iam_bridge.cli.options import SETTINGS_FILE, Config, Json, example, new_family
 from iam_bridge.cli.render import moment, print_fields, print_json, print_table, say
-from iam_bridge.cli.session_view import print_sessions
 from iam_bridge.errors import Exit
 from iam_bridge.ledger.records import WhoWas
-from iam_bridge.model.account import Account, LockReason, lock_words
-from iam_bridge.model.change import Cause, LockAccount, UnlockAccount
-from provisioner.apply import Applied
-from provisioner.locked_sessions import end_locked_sessions
-from provisioner.run import apply_by_hand
+from iam_bridge.model.account import Account, lock_words
 
 app = new_family("Say who is who and why.")
 
@@ -186,55 +181,17 @@ def lock(
     config: Config = SETTINGS_FILE,
 ) -> Exit:
     """Lock an account by an admin's word: no way in is open, and what runs is ended; only `unlock` opens it again."""
-    text = parse_reason(reason)
-    settings, by = read_config(config), f"map lock by {who_asks()}"
-    with writing(settings, by) as site:
-        account = need_account(site.ledger, site.ledger.read_state(utc_now()), who)
-        locks = []
-        if LockReason.ADMIN not in account.locks:
-            cause = Cause("map lock", text or "no reason given")
-            locks = [LockAccount(account.subject, account.name, account.uid, LockReason.ADMIN, cause)]
-        applied = apply_by_hand(site, locks, now=utc_now(), by=by)
-        locked = need_account(site.ledger, site.ledger.read_state(utc_now()), who)
-        ended = end_locked_sessions([locked])
-    done = "is locked" if LockReason.ADMIN not in account.locks else "was locked by an admin already"
-    say(f"{account.name} (uid {account.uid}) {done}; state: {state_of(locked)}", "good")
-    print_sessions(ended)
-    return print_problems(applied, failed=any(session.problems or session.left for session in ended))
+    from iam_bridge.cli.lock import lock_account
+
+    return lock_account(read_config(config), who, parse_reason(reason))
 
 
 @app.command(epilog=example("iam-bridge map unlock ada"))
 def unlock(who: Person, config: Config = SETTINGS_FILE) -> Exit:
     """Take an admin's lock (or one for idleness) back; other locks, such as `left` or `banned`, stay and are said."""
-    settings, by = read_config(config), f"map unlock by {who_asks()}"
-    with writing(settings, by) as site:
-        account = need_account(site.ledger, site.ledger.read_state(utc_now()), who)
-        ours = sorted(account.locks & {LockReason.ADMIN, LockReason.IDLE}, key=lambda reason: reason.value)
-        cause = Cause("map unlock", "an admin's word")
-        changes = [UnlockAccount(account.subject, account.name, account.uid, reason, cause) for reason in ours]
-        applied = apply_by_hand(site, changes, now=utc_now(), by=by)
-    left = account.locks - {LockReason.ADMIN, LockReason.IDLE}
-    done = f"is no longer locked by {lock_words(ours)}" if ours else "has no lock of an admin"
-    say(f"{account.name} (uid {account.uid}) {done}", "good")
-    for reason in sorted(left, key=lambda reason: reason.value):
-        say(f"still locked: {reason.value}; {HOW_TO_END[reason]}", "change")
-    return print_problems(applied)
+    from iam_bridge.cli.lock import unlock_account
 
-
-HOW_TO_END = {
-    LockReason.LEFT: "it ends when the IAM lists them in a mapped group again",
-    LockReason.SUSPENDED: "it ends when the IAM makes them active again",
-    LockReason.BANNED: "it ends with the ban: iam-bridge ban list",
-    LockReason.ADMIN: "iam-bridge map unlock takes it back",
-    LockReason.IDLE: "iam-bridge map unlock takes it back",
-}
-
-
-def print_problems(applied: Applied, *, failed: bool = False) -> Exit:
-    """Print what could not be done, and give the exit status."""
-    for problem in applied.problems:
-        say(f"! {problem}", "bad")
-    return Exit.FAILED if applied.problems or failed else Exit.OK
+    return unlock_account(read_config(config), who)
 
 
 @app.command(epilog=example("iam-bridge map adopt --from people.csv --dry-run"))

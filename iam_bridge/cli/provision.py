@@ -21,7 +21,7 @@ from iam_bridge.cli.context import (
 from iam_bridge.cli.options import SETTINGS_FILE, Config, Json, example, new_family
 from iam_bridge.cli.plan_view import plan_to_json, print_plan
 from iam_bridge.cli.render import moment, note, print_json, print_table, say, span
-from iam_bridge.cli.session_view import print_sessions
+from iam_bridge.cli.session_view import has_failed, print_sessions
 from iam_bridge.errors import Exit
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.ledger.records import SourceRow
@@ -90,7 +90,7 @@ def run(
             report = run_once(site, pulled, now=utc_now(), by=by, initial=initial)
             ended = end_locked_sessions(site.ledger.read_state(utc_now()).accounts.values())
     status = report.exit_status
-    if any(session.problems or session.left for session in ended):
+    if any(map(has_failed, ended)):
         status = Exit.FAILED
     if not quiet or status != Exit.OK:
         _print_report(report)

@@ -57,6 +57,12 @@ def test_a_ban_may_precede_the_account(filled: Scratch, who: str) -> None:
     assert "denied (banned)" in filled.bridge("map", "why", "linus", nss=True).out
 
 
+def test_a_name_of_the_iam_without_an_account_shows_whom_to_ban_instead(filled: Scratch) -> None:
+    filled.people.put("mallory", active=False)
+    assert filled.bridge("provision", "run").status == 0
+    assert f"iam-bridge ban add s-mallory@{ISSUER}" in filled.bridge("ban", "add", "mallory").out
+
+
 def test_a_ban_may_precede_the_first_run(scratch: Scratch) -> None:
     assert scratch.bridge("ban", "add", "ada").status == 0
     assert doors(scratch)[0]["name"] == "ada"

@@ -148,7 +148,7 @@ def test_why_denies_when_the_view_is_gone(filled: Scratch) -> None:
 def test_an_admin_locks_and_only_an_admin_unlocks(filled: Scratch) -> None:
     locked = filled.bridge("map", "lock", "ada", "--reason", "asked for by her group")
     assert locked.status == 0
-    assert "state: locked: admin" in locked.out
+    assert "is locked; locked by: admin" in locked.out
     assert filled.rows("shadow")["ada"][7] == "1"
     assert filled.bridge("provision", "run").out == "nothing to do\n", "coming and going at the IAM opens no such lock"
     assert filled.rows("shadow")["ada"][7] == "1"

@@ -20,15 +20,8 @@ from iam_bridge.model.change import (
     Refusal,
 )
 from iam_bridge.model.state import LedgerState, StoreGroup, StoreSnapshot, StoreUser
-from iam_bridge.policy.audit import (
-    AuditFacts,
-    AuditFinding,
-    HomeFact,
-    HostUser,
-    SourceAge,
-    Waiting,
-    audit,
-)
+from iam_bridge.policy.audit import audit
+from iam_bridge.policy.findings import AuditFacts, AuditFinding, HomeFact, HostUser, SourceAge, Waiting
 from tests.unit.build import GPU, ISSUER, LOGIN_RULES, NOW, USERS, account, account_rules, ledger, subject
 
 ADA = account()
