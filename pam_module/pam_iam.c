@@ -523,13 +523,16 @@ static int run_phase(struct call *c, int phase)
         return PAM_USER_UNKNOWN;
     memcpy(c->user, user.at, user.n);
     c->budget_ms = c->options.timeout_ms;
+    uid_t uid;
+    bool known = find_uid(c->user, &uid);
+    if (known && uid == 0) /* never ours, whoever says so: and no daemon that is down keeps the administrator out */
+        return PAM_IGNORE;
     /*
      * There are no credentials to set. SUCCESS for our people ends the stack where the auth phase did, in sshd's
      * monitor too, where none ran (login by key, keyboard-interactive); IGNORE leaves others to the rest of it.
      */
-    uid_t uid;
     if (phase == SETCRED)
-        return find_uid(c->user, &uid) && is_ours(&c->options, uid) ? PAM_SUCCESS : PAM_IGNORE;
+        return known && is_ours(&c->options, uid) ? PAM_SUCCESS : PAM_IGNORE;
     if (phase == PHASE_AUTH)
         return authenticate(c);
     if (c->budget_ms > QUICK_MS)

@@ -68,19 +68,27 @@ def test_a_permit_for_somebody_else_is_a_denial(bench: Bench, step: Callable[[Tr
 @pytest.mark.parametrize(
     ("user", "uid", "uids"),
     [
-        ("root", 0, "1-4294967294"),
         (OURS.pw_name, OURS.pw_uid, f"1-{OURS.pw_uid - 1}"),
         (OURS.pw_name, OURS.pw_uid, f"1-{OURS.pw_uid - 1},{OURS.pw_uid + 1}-4294967294"),
         (OURS.pw_name, OURS.pw_uid, None),
         ("no-such-user", 20001, "1-4294967294"),
     ],
-    ids=["root", "a uid above the range", "a uid between two ranges", "no ranges at all", "a user that NSS lacks"],
+    ids=["a uid above the range", "a uid between two ranges", "no ranges at all", "a user that NSS lacks"],
 )
 def test_a_permit_outside_uids_is_a_denial(
     bench: Bench, step: Callable[[Transaction], int], user: str, uid: int, uids: str | None
 ) -> None:
     bench.write_stack(bench.options(uids=uids))
     assert step(start(bench, Reply(Status.PERMIT, uid, user), user)) == DENIED[step]
+
+
+@STEPS
+def test_root_is_left_to_the_rest_of_the_stack_unasked(bench: Bench, step: Callable[[Transaction], int]) -> None:
+    rest = "".join(f"{kind} required pam_permit.so\n" for kind in ("auth", "account", "session"))
+    bench.write_stack(bench.options(uids="1-4294967294"), extra=rest)
+    pam = start(bench, Reply(Status.DENY), "root")
+    assert step(pam) == Pam.SUCCESS
+    assert pam.prompts == []
 
 
 @STEPS

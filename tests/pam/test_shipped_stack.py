@@ -132,13 +132,22 @@ def test_what_the_distribution_refuses_a_foreign_account_stays_refused(bench: Be
 
 
 @BOTH
-@pytest.mark.parametrize("user", [OURS.pw_name, LOCAL.pw_name, "root", "no-such-user"])
+@pytest.mark.parametrize("user", [OURS.pw_name, LOCAL.pw_name, "no-such-user"])
 def test_nobody_comes_in_while_the_daemon_is_down(bench: Bench, install: Install, passwords: bool, user: str) -> None:
     install(passwords=passwords)
     pam = bench.start(user, whole(b"password"), "sshd")
     assert [pam.authenticate(), pam.acct_mgmt()] == [Pam.AUTHINFO_UNAVAIL] * 2
     assert pam.prompts == []
     assert pam.environment == {}
+
+
+@BOTH
+def test_root_is_as_before_whether_the_daemon_is_up_or_down(bench: Bench, install: Install, passwords: bool) -> None:
+    install(passwords=passwords)
+    pam = bench.start("root", whole(b"password"), "sshd")
+    assert pam.authenticate() == (Pam.SUCCESS if passwords else Pam.AUTH_ERR)
+    pam = bench.start("root", service="sshd")
+    assert [pam.acct_mgmt(), pam.setcred(), pam.open_session(), pam.close_session()] == [Pam.SUCCESS] * 4
 
 
 def test_a_break_glass_person_comes_in_by_key_while_the_daemon_is_down(bench: Bench, install: Install) -> None:
