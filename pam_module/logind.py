@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iam_bridge.errors import BridgeError, Exit, SettingsError
+from iam_bridge.errors import BridgeError, Exit, LedgerError, SettingsError
 from iam_bridge.ledger.chain import ChainWriter
 from iam_bridge.model.rules import Settings
 from iam_bridge.settings import DEFAULT_PATH, read_settings
@@ -108,7 +108,12 @@ def _run(
     server.every(EVERY_S, chores.do)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.call(server.stop))
-    signal.signal(signal.SIGHUP, lambda *_: server.call(lambda: _reload(service, server, options.config, log)))
+
+    def hang_up() -> None:
+        _follow(receipts, log)
+        _reload(service, server, options.config, log)
+
+    signal.signal(signal.SIGHUP, lambda *_: server.call(hang_up))
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # what is loaded now stays: no collection walks it again
@@ -123,6 +128,16 @@ def _run(
         chores.anchor()
         log.write(event="stop")
         service.deciders.close()
+
+
+def _follow(receipts: ChainWriter, log: LogLines) -> None:
+    """Go on in a new file of receipts where logrotate moved the old one away."""
+    before = receipts.head
+    try:
+        if receipts.follow(now=now_utc()):
+            log.write(event="receipts", verdict="continued", after=before, seq=receipts.seq, head=receipts.head)
+    except LedgerError as error:
+        log.write(event="receipts", verdict="not-continued", detail=error.message)
 
 
 def _reload(service: Service, server: LoginServer, path: Path, log: LogLines) -> None:

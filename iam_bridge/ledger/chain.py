@@ -107,6 +107,26 @@ class ChainWriter:
         self._write(line)
         self.seq, self.head = seq, digest
 
+    def follow(self, *, now: datetime, mode: int = 0o600) -> bool:
+        """Go on in a new file where somebody moved this one away, as logrotate does; tell whether that was so.
+
+        The first receipt of the new file names the last one of the old. Raises LedgerError, and the old file stays.
+        """
+        own = os.fstat(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            standing = os.stat(self.path, follow_symlinks=False)
+            if (standing.st_dev, standing.st_ino) == (own.st_dev, own.st_ino):
+                return False
+        fresh = ChainWriter.open(self.path, now=now, mode=mode)
+        try:
+            fresh.append({"at": stamp(now), "kind": "continues", "detail": f"after receipt {self.seq}, {self.head}"})
+        except LedgerError:
+            fresh.close()
+            raise
+        self.close()
+        self.head, self.seq, self._fd, self._size = fresh.head, fresh.seq, fresh._fd, fresh._size
+        return True
+
     def sync(self) -> None:
         """Make all lines so far survive a power cut (fsync); raise LedgerError when that fails."""
         try:

@@ -501,3 +501,23 @@ def test_two_hundred_logins_at_once_are_all_decided(running: Site) -> None:
     assert len({reply.handle for reply in replies}) == 200
     running.stop()
     assert verify_lines(running.receipts) == ()
+
+
+def test_receipts_go_on_in_a_new_file_after_they_were_moved_away(running: Site) -> None:
+    assert running.process is not None
+    assert running.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
+    old = running.receipts.with_name("receipts.jsonl-20261122")
+    running.receipts.rename(old)
+    assert running.ask(Phase.ACCOUNT, "ada").status is Status.PERMIT
+    running.process.send_signal(signal.SIGHUP)
+    until(lambda: "verdict=continued" in running.log)
+    assert running.ask(Phase.ACCOUNT, "grace").status is Status.PERMIT
+    before = [json.loads(line) for line in old.read_text().splitlines()]
+    after = [json.loads(line) for line in running.receipts.read_text().splitlines()]
+    assert [receipt["user"] for receipt in before] == ["ada", "ada"]
+    assert (after[0]["kind"], after[1]["user"]) == ("continues", "grace")
+    assert before[-1]["hash"] in after[0]["detail"]
+    assert verify_lines(old) == verify_lines(running.receipts) == ()
+    running.process.send_signal(signal.SIGHUP)
+    until(lambda: running.log.count("event=settings verdict=accepted") == 2)
+    assert len(running.receipts.read_text().splitlines()) == 2
