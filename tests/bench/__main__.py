@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", choices=MEASUREMENTS, help="take this one alone")
     parser.add_argument("--out", type=Path, default=RESULT, metavar="FILE", help="(default: %(default)s)")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     console = Console(highlight=False, width=None if Console().is_terminal else 150)
     console.print(describe_machine())
     rows = take([options.name] if options.name else list(MEASUREMENTS), console)
