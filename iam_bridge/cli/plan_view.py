@@ -76,8 +76,9 @@ def summary_of(plan: Plan) -> str:
     parts = [f"{count} {kind}" for kind, count in count_kinds(plan.changes).items()]
     waiting = sum(len(parked.changes) for parked in plan.parked)
     parts += [f"{waiting} parked"] if waiting else []
+    parts = parts or ["nothing to do"]
     parts += [f"{len(plan.refused)} refused"] if plan.refused else []
-    return ", ".join(parts) if parts else "nothing to do"
+    return ", ".join(parts)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

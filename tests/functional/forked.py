@@ -41,7 +41,9 @@ def _be_command(arguments: Sequence[str], environment: Mapping[str, str], stream
     try:
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r", encoding="utf-8", closefd=False) for n in range(3))
+        sys.stdin, sys.stdout, sys.stderr = (
+            os.fdopen(n, "w" if n else "r", encoding="utf-8", closefd=False) for n in range(3)
+        )
         os.environ.clear()
         os.environ.update(environment)
         status = main(list(arguments))

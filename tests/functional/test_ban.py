@@ -86,7 +86,9 @@ def test_the_doors_are_closed_before_anything_is_ended(filled: Scratch) -> None:
     told.touch()
     told.chmod(0o666)
     script = f"trap 'cat {bans} > {told}; exit' HUP TERM; echo ready; while :; do sleep 0.05; done"
-    with subprocess.Popen(["sh", "-c", script], user=ADA, group=ADA, extra_groups=(), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        ["sh", "-c", script], user=ADA, group=ADA, extra_groups=(), stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         assert filled.bridge("ban", "add", "ada").status == 0
@@ -129,7 +131,19 @@ def test_a_ban_that_ran_out_opens_with_the_next_run(filled: Scratch) -> None:
     assert "over" in filled.bridge("ban", "list", "--all").out
 
 
-BAD_ENDS = ["yesterday", "2020-01-01", "0s", "-1d", "7", "7w", "2026-05-03T12:00", "99999999999d", "999999999d", "\x1b[2J", ""]
+BAD_ENDS = [
+    "yesterday",
+    "2020-01-01",
+    "0s",
+    "-1d",
+    "7",
+    "7w",
+    "2026-05-03T12:00",
+    "99999999999d",
+    "999999999d",
+    "\x1b[2J",
+    "",
+]
 
 
 @pytest.mark.parametrize("until", BAD_ENDS)
@@ -141,7 +155,19 @@ def test_an_end_that_is_none_is_refused(filled: Scratch, until: str) -> None:
     assert doors(filled) == []
 
 
-BAD_TARGETS = ["", "52002", "uid:", "uid:1e9", "a b", "Ada", "../x", "s-ada@", "@https://iam.example.org/", "\x1b[2J", "x" * 9000]
+BAD_TARGETS = [
+    "",
+    "52002",
+    "uid:",
+    "uid:1e9",
+    "a b",
+    "Ada",
+    "../x",
+    "s-ada@",
+    "@https://iam.example.org/",
+    "\x1b[2J",
+    "x" * 9000,
+]
 
 
 @pytest.mark.parametrize("who", BAD_TARGETS)

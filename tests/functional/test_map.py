@@ -103,7 +103,18 @@ def test_who_tells_the_host_s_own_apart(site: Scratch) -> None:
     assert "knows none" in site.bridge("map", "who", "uid:59998").out
 
 
-BAD_DATES = ["yesterday", "2026-13-01", "2026-02-30", "03/05/2026", "20260503", "2026-05-03T12:00", "2999-01-01", "", "2026-05-03\x1b[2J", "9" * 400]
+BAD_DATES = [
+    "yesterday",
+    "2026-13-01",
+    "2026-02-30",
+    "03/05/2026",
+    "20260503",
+    "2026-05-03T12:00",
+    "2999-01-01",
+    "",
+    "2026-05-03\x1b[2J",
+    "9" * 400,
+]
 
 
 @pytest.mark.parametrize("date", BAD_DATES)

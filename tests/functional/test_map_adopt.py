@@ -60,7 +60,15 @@ def test_people_of_before_keep_number_home_shell_and_password(lived_in: Scratch)
     assert rows["eve"]["adopted"] is True
 
     assert lived_in.bridge("provision", "run").status == 0
-    assert lived_in.rows("passwd")["bob"] == ["bob", "x", "1500", "100", "Robert Tables", f"{lived_in.folder}/home/bob", "/bin/zsh"]
+    assert lived_in.rows("passwd")["bob"] == [
+        "bob",
+        "x",
+        "1500",
+        "100",
+        "Robert Tables",
+        f"{lived_in.folder}/home/bob",
+        "/bin/zsh",
+    ]
     assert lived_in.rows("shadow")["bob"][1] == "$y$hash"
     assert set(lived_in.rows("group")["hpcusers"][3].split(",")) == {"bob", "eve"}
     assert not any(name.startswith("u5") for name in lived_in.rows("passwd")), "nobody got a second account"

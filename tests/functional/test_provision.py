@@ -31,7 +31,13 @@ def test_a_run_makes_group_account_shadow_and_home(scratch: Scratch) -> None:
     ran = scratch.bridge("provision", "run")
     assert ran.status == (0 if IS_ROOT else 1), ran.all
     uid = str(FIRST + 2)
-    assert scratch.rows("passwd")["ada"][2:] == [uid, uid, f"iam-bridge-{uid}", f"{scratch.folder}/home/ada", "/bin/bash"]
+    assert scratch.rows("passwd")["ada"][2:] == [
+        uid,
+        uid,
+        f"iam-bridge-{uid}",
+        f"{scratch.folder}/home/ada",
+        "/bin/bash",
+    ]
     assert scratch.rows("group")["hpcgpu"][3] == "ada"
     assert scratch.rows("shadow")["ada"][1] == "*"
     assert "Lovelace" not in scratch.etc("passwd").read_text()
@@ -125,7 +131,12 @@ def test_a_parked_leaver_keeps_their_record_and_why_says_so(scratch: Scratch) ->
     assert [f["code"] for f in scratch.bridge("map", "audit", "--json", nss=True).json()] == ["parked"] * 4
 
 
-WRONG_DIGESTS = [("one that nobody has", "0123456789ab"), ("text", "../../etc"), ("control characters", "\x1b[2J"), ("a long one", "f" * 5000)]
+WRONG_DIGESTS = [
+    ("one that nobody has", "0123456789ab"),
+    ("text", "../../etc"),
+    ("control characters", "\x1b[2J"),
+    ("a long one", "f" * 5000),
+]
 
 
 @needs_root
@@ -202,7 +213,21 @@ def test_quiet_says_nothing_when_all_is_well_and_speaks_when_not(filled: Scratch
 
 @needs_root
 def test_hostile_user_names_reach_neither_files_nor_terminal(scratch: Scratch) -> None:
-    hostile = ["root", "../../etc", "-x", "a:b", "new\nline", "\x1b[2J", "\u202eevil", "\u0440\u0430ypal", "x" * 300, "123", "sp ace", "systemd-x", "hpcusers"]
+    hostile = [
+        "root",
+        "../../etc",
+        "-x",
+        "a:b",
+        "new\nline",
+        "\x1b[2J",
+        "\u202eevil",
+        "\u0440\u0430ypal",
+        "x" * 300,
+        "123",
+        "sp ace",
+        "systemd-x",
+        "hpcusers",
+    ]
     for name in hostile:
         scratch.people.put(name)
     plan, ran = scratch.bridge("provision", "plan"), scratch.bridge("provision", "run")

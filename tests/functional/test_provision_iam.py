@@ -57,7 +57,7 @@ def test_a_second_run_is_quiet_on_disk(ran: Joined) -> None:
     before = ran.site.stamps()
     subject = f"{ran.iam.person('mallory').id}@{ran.served.issuer}"
     again = ran.site.bridge("provision", "run")
-    assert again.out == f"? mallory gets no account: suspended at the IAM ({subject})\n1 refused\n"
+    assert again.out == f"? mallory gets no account: suspended at the IAM ({subject})\nnothing to do, 1 refused\n"
     assert ran.site.stamps() == before
 
 

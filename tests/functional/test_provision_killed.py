@@ -77,7 +77,9 @@ def again(changing: Scratch) -> Iterator[Callable[[], None]]:
     shutil.rmtree(saved)
 
 
-def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(changing: Scratch, again: Callable[[], None]) -> None:
+def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(
+    changing: Scratch, again: Callable[[], None]
+) -> None:
     run = once("provision", "run")
     steps = count_steps(run)
     assert steps > 50
@@ -89,7 +91,9 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(changing: Scr
         check_done(changing)
 
 
-def test_a_ban_that_is_killed_at_any_step_is_completed_by_saying_it_again(changing: Scratch, again: Callable[[], None]) -> None:
+def test_a_ban_that_is_killed_at_any_step_is_completed_by_saying_it_again(
+    changing: Scratch, again: Callable[[], None]
+) -> None:
     ban = once("ban", "add", "ada", "--reason", "first")
     for number in spread(count_steps(ban)):
         again()
@@ -104,7 +108,10 @@ def test_a_ban_that_is_killed_at_any_step_is_completed_by_saying_it_again(changi
 def test_a_run_that_is_killed_by_its_admin_is_completed_by_the_next(changing: Scratch) -> None:
     for after_s in (0.05, 0.2, 0.25, 0.3, 0.35):
         process = subprocess.Popen(
-            changing.argv("provision", "run"), env=changing.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            changing.argv("provision", "run"),
+            env=changing.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         time.sleep(after_s)
         process.send_signal(signal.SIGKILL)
@@ -137,7 +144,9 @@ def disk(open_folder: Path) -> Iterator[Disk]:
     place.mkdir()
     script = f"mount -t tmpfs -o size=2m,mode=755 none {place} && echo ready && read line"
     argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         if holder.stdout.readline() != "ready\n":
             pytest.skip("no file system can be mounted here")

@@ -96,7 +96,13 @@ def test_systemd_understands_unit_and_timer(tmp_path: Path) -> None:
 
 def test_every_opening_of_the_unit_says_why() -> None:
     lines = SERVICE.read_text().splitlines()
-    openings = ("ReadWritePaths=", "ProtectHome=no", "ProtectProc=default", "RestrictAddressFamilies=", "StateDirectory=")
+    openings = (
+        "ReadWritePaths=",
+        "ProtectHome=no",
+        "ProtectProc=default",
+        "RestrictAddressFamilies=",
+        "StateDirectory=",
+    )
     for number, line in enumerate(lines):
         if line.startswith(openings):
             above = lines[max(0, number - 4) : number]
@@ -153,5 +159,7 @@ def test_the_man_page_names_every_command(family: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("groff"), reason="no groff here")
 def test_the_man_page_is_set_without_a_complaint() -> None:
-    done = subprocess.run(["groff", "-mandoc", "-Tascii", "-ww", "-z", str(MAN)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["groff", "-mandoc", "-Tascii", "-ww", "-z", str(MAN)], capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""

@@ -35,7 +35,10 @@ def facts(*accounts: object, **changes: object) -> AuditFacts:
     """Give a site in good order with these accounts (ada and bob), changed as told."""
     people = accounts or (ADA, BOB)
     state: LedgerState = ledger(*people)  # type: ignore[arg-type]
-    users = {a.name.text: StoreUser(a.name.text, a.uid, a.gid, a.home, a.shell, "1" if a.locks else "") for a in state.accounts.values()}
+    users = {
+        a.name.text: StoreUser(a.name.text, a.uid, a.gid, a.home, a.shell, "1" if a.locks else "")
+        for a in state.accounts.values()
+    }
     groups = {
         g.text: StoreGroup(g.text, gid, frozenset(a.name.text for a in state.accounts.values() if g in a.groups))
         for g, gid in state.groups.items()
@@ -211,6 +214,8 @@ def test_a_pending_join_names_the_account() -> None:
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
-    broken = replace(with_user(user(gid=7, shell="/evil", expiry="1")), running={20000: 1}, banned=frozenset({ADA.subject}))
+    broken = replace(
+        with_user(user(gid=7, shell="/evil", expiry="1")), running={20000: 1}, banned=frozenset({ADA.subject})
+    )
     codes = [finding.code for finding in audit(broken, RULES, LOGIN_RULES)]
     assert codes == ["gid-drift", "shell-drift", "expiry-not-ours", "still-running"]

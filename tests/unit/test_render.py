@@ -43,7 +43,15 @@ def test_an_error_may_have_lines_of_its_own(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_json_is_ascii_and_knows_our_values(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"account": account(), "at": datetime(2026, 5, 3, tzinfo=UTC), "set": frozenset({"b", "a"}), "path": Path("/x"), "z": "Zoë"})
+    print_json(
+        {
+            "account": account(),
+            "at": datetime(2026, 5, 3, tzinfo=UTC),
+            "set": frozenset({"b", "a"}),
+            "path": Path("/x"),
+            "z": "Zoë",
+        }
+    )
     out = capsys.readouterr().out
     assert out.isascii()
     told = json.loads(out)
