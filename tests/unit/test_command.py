@@ -28,7 +28,6 @@ from iam_bridge.errors import (
 )
 
 PROGRAM = str(Path(sys.executable).with_name("iam-bridge"))
-START_S = 0.35
 
 
 def commands_of(family: str) -> list[list[str]]:
