@@ -46,7 +46,7 @@ def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
 
 
 @FUZZ
-@given(st.text(alphabet="eyJhbGciOiJ.-_{}\"=\b\n\r\x7fINCORRECT\u0131\u212a", max_size=400))
+@given(st.text(alphabet='eyJhbGciOiJ.-_{}"=\b\n\r\x7fINCORRECT\u0131\u212a', max_size=400))
 def test_text_that_resembles_tokens_is_refused(text: str) -> None:
     assert refused(text)
 
@@ -109,7 +109,9 @@ def test_signed_claims_of_any_shape_are_decided(changes: dict[str, Any]) -> None
 
 
 @FUZZ
-@given(st.dictionaries(st.sampled_from(("active", "iss", "sub", "aud", "exp", "user_id", "username", "token_type")), JSON))
+@given(
+    st.dictionaries(st.sampled_from(("active", "iss", "sub", "aud", "exp", "user_id", "username", "token_type")), JSON)
+)
 def test_an_introspection_answer_of_any_shape_is_decided(answer: dict[str, Any]) -> None:
     parsed = parse_compact(AccessToken(GOOD[0]))
     try:

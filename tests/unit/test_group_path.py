@@ -35,7 +35,9 @@ def test_a_path_loses_one_leading_slash(text: str, path: str) -> None:
     assert parse_group_path(text) == path
 
 
-@pytest.mark.parametrize("text", ["", "/", "//a", "a/", "a//b", "a/ /b", "a\nb", "a\n", "x" * 513, 7, None, ["a"]], ids=repr)
+@pytest.mark.parametrize(
+    "text", ["", "/", "//a", "a/", "a//b", "a/ /b", "a\nb", "a\n", "x" * 513, 7, None, ["a"]], ids=repr
+)
 def test_what_is_no_path_is_refused(text: object) -> None:
     with pytest.raises(InvalidValue):
         parse_group_path(text)

@@ -350,7 +350,9 @@ def test_an_endpoint_elsewhere_counts_as_not_named(value: object) -> None:
         parse_metadata(DOCUMENT | {"jwks_uri": value}, ISSUER)
 
 
-@pytest.mark.parametrize("issuer", [None, 7, "", "https://iam.example.org//", "https://IAM.example.org/", ["https://iam.example.org/"]])
+@pytest.mark.parametrize(
+    "issuer", [None, 7, "", "https://iam.example.org//", "https://IAM.example.org/", ["https://iam.example.org/"]]
+)
 def test_an_issuer_that_is_not_ours_is_refused(issuer: object) -> None:
     with pytest.raises(BadAnswer, match="another issuer"):
         parse_metadata(DOCUMENT | {"issuer": issuer}, ISSUER)
