@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from iam_bridge.collector import no_collection
 from iam_bridge.errors import SettingsError
-from iam_bridge.ledger.db import no_collection
 from iam_bridge.ledger.ledger import Ledger
 from iam_bridge.model.change import CreateAccount, CreateGroup, Plan
 from iam_bridge.model.identity import MemberSnapshot, Subject

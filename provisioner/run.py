@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from iam_bridge.collector import no_collection
 from iam_bridge.errors import BridgeError, Exit, SourceUnavailable
-from iam_bridge.ledger.db import no_collection
 from iam_bridge.model.change import Change, LeaveGroup, LockAccount, Parked, Plan, count_kinds
 from iam_bridge.model.identity import Issuer, MemberSnapshot, Subject
 from iam_bridge.model.rules import Settings, SourceRules

@@ -7,7 +7,6 @@ source that gave no answer. Call this before secrets of the run are opened: the 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, Self
 
+from iam_bridge.collector import no_collection
 from iam_bridge.errors import BridgeError, InvalidValue, SettingsError, SourceUnavailable
 from iam_bridge.iam.members import source_of
 from iam_bridge.iam.unprivileged import User, become, find_user, isolate, limit
@@ -67,7 +67,7 @@ def pull_members(
     with _Child(user, source, bounds) as child:
         try:
             lines = _check_first(child.lines(), rules)
-            with _without_collector():
+            with no_collection():
                 snapshot = parse_lines(lines, issuer=rules.issuer, trusted=rules.trusted_attributes, taken_at=taken_at)
         except InvalidValue as error:
             if child.fell_silent and (problem := child.cause_of_death()):
@@ -79,18 +79,6 @@ def pull_members(
             raise _silent(rules, problem)
     _check_mapped(snapshot, rules)
     return snapshot
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Rest the cycle collector: it would walk all members again and again, and none of them is part of a cycle."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _silent(rules: SourceRules, problem: str) -> SourceUnavailable:

@@ -7,7 +7,6 @@ it is one that was lost, and numbers would be given twice.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -43,21 +42,6 @@ def no_foreign_exception(path: Path) -> Iterator[None]:
     except (ValueError, TypeError, OverflowError) as error:
         # A value that no column of ours holds: a lone surrogate, a number past 64 bits, a row of another type.
         raise LedgerError(f"the ledger {path} cannot hold or give that: {type(error).__name__}") from error
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Hold the garbage collector back while many values are made that are all kept.
-
-    It would walk them again and again, which doubles the time for 100 000 accounts.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @contextlib.contextmanager

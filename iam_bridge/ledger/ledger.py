@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from iam_bridge.collector import no_collection
 from iam_bridge.errors import LedgerError
 from iam_bridge.ledger import anchor, banbook, check, memberbook, parking, past, statebook
 from iam_bridge.ledger.backup import write_backup
 from iam_bridge.ledger.commit import commit_changes
-from iam_bridge.ledger.db import no_collection, no_foreign_exception, open_db, transaction
+from iam_bridge.ledger.db import no_foreign_exception, open_db, transaction
 from iam_bridge.ledger.records import (
     Finding,
     MemberRecord,

@@ -18,6 +18,7 @@ FLOORS = {
     "iam_bridge": 0,
     "iam_bridge.errors": 0,
     "iam_bridge.model": 1,
+    "iam_bridge.collector": 2,
     "iam_bridge.strict_yaml": 2,
     "iam_bridge.settings": 3,
     "iam_bridge.policy": 3,
