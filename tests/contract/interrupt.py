@@ -9,12 +9,16 @@ from typing import Any
 from unittest.mock import patch
 
 STEPS = ("open", "write", "fsync", "rename", "unlink", "link", "fchown", "fchmod", "mkdir", "symlink", "chown")
+WRITES = ("write", "rename", "link", "mkdir", "fchown")
+"""The steps that change what a next run finds: before an open or an fsync nothing is different from after the last."""
 KILLED = 77
 CRASHED = 78
 
 
 @contextmanager
-def counted(act: Callable[[int, str, tuple[Any, ...]], None]) -> Iterator[Callable[[], int]]:
+def counted(
+    act: Callable[[int, str, tuple[Any, ...]], None], only: tuple[str, ...] = STEPS
+) -> Iterator[Callable[[], int]]:
     """Call `act(number, step, arguments)` before each step; give a function that tells how many there were."""
     count = 0
 
@@ -27,7 +31,7 @@ def counted(act: Callable[[int, str, tuple[Any, ...]], None]) -> Iterator[Callab
 
         return step
 
-    patches = [patch.object(os, name, wrap(name, getattr(os, name))) for name in STEPS]
+    patches = [patch.object(os, name, wrap(name, getattr(os, name))) for name in only]
     for each in patches:
         each.start()
     try:
@@ -37,13 +41,13 @@ def counted(act: Callable[[int, str, tuple[Any, ...]], None]) -> Iterator[Callab
             each.stop()
 
 
-def count_steps(work: Callable[[], object]) -> int:
-    """Run the work in a child; tell how many steps it has."""
+def count_steps(work: Callable[[], object], only: tuple[str, ...] = STEPS) -> int:
+    """Run the work in a child; tell how many steps of these kinds it has."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            with counted(lambda *_: None) as told:
+            with counted(lambda *_: None, only) as told:
                 work()
             os.write(writing, str(told()).encode())
             os._exit(0)
@@ -57,7 +61,7 @@ def count_steps(work: Callable[[], object]) -> int:
     return int(text)
 
 
-def kill_at(number: int, work: Callable[[], object]) -> None:
+def kill_at(number: int, work: Callable[[], object], only: tuple[str, ...] = STEPS) -> None:
     """Run the work in a child that dies right before its step `number`, as by kill -9; a write dies half done."""
     real_write = os.write
 
@@ -70,7 +74,7 @@ def kill_at(number: int, work: Callable[[], object]) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            with counted(act):
+            with counted(act, only):
                 work()
         finally:
             os._exit(CRASHED)

@@ -25,6 +25,7 @@ ASKPASS = ROOT / "pam_module" / "client" / "iam-askpass"
 AUDIENCE = "https://login.hpc.example.org"
 HOST = "login.hpc.example.org"
 UIDS = {"tess": 47101, "toni": 47102}
+LONG = 16384  # what every transport must carry
 WRONG_NAME = "This token belongs to the account tess: log in as tess."
 
 
@@ -251,7 +252,7 @@ def test_whoami_tries_the_name_that_the_token_claims(site: Site) -> None:
 
 
 def test_plain_ssh_scp_and_sftp_log_in_by_the_askpass_program_alone(site: Site, tmp_path: Path) -> None:
-    site.present(3000)
+    site.present(LONG)
     here = tmp_path / "here"
     here.write_text("data\n")
     config = ("-F", str(site.config))
@@ -267,7 +268,22 @@ def test_plain_ssh_scp_and_sftp_log_in_by_the_askpass_program_alone(site: Site, 
     assert site.secrets == [site.token] * 3
 
 
+def test_rsync_copies_there_and_back_by_the_askpass_program_alone(site: Site, tmp_path: Path) -> None:
+    site.present(LONG)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "here").write_text("data\n")
+    rsync = ("rsync", "-a", "-e", f"ssh -F {site.config}")
+    there = site.with_askpass(*rsync, "--no-owner", "--no-group", f"{tmp_path}/tree", f"{HOST}:")
+    assert there.returncode == 0, there.stderr
+    assert (site.folder / "home-tess/tree/here").read_text() == "data\n"
+    back = site.with_askpass(*rsync, f"{HOST}:tree/", f"{tmp_path}/back/")
+    assert back.returncode == 0, back.stderr
+    assert (tmp_path / "back" / "here").read_text() == "data\n"
+    assert site.secrets == [site.token] * 2
+
+
 def test_git_clones_by_the_askpass_program_alone(site: Site, tmp_path: Path) -> None:
+    site.present(LONG)
     repository = site.folder / "home-tess/project.git"
     subprocess.run(["git", "init", "-q", "--bare", repository], check=True)
     subprocess.run(["chown", "-R", "47101:47101", repository], check=True)

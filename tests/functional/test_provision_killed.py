@@ -15,17 +15,10 @@ from pathlib import Path
 import pytest
 
 from iam_bridge.cli import main
-from tests.contract.interrupt import count_steps, kill_at
+from tests.contract.interrupt import WRITES, count_steps, kill_at
 from tests.functional.site import FIRST, IS_ROOT, STORE_FILES, Scratch
 
-pytestmark = [pytest.mark.skipif(not IS_ROOT, reason="homes are given away"), pytest.mark.slow]
-
-POINTS = 12  # of some hundred steps; the suites of store and ledger kill at each one of theirs
-
-
-def spread(steps: int) -> range:
-    return range(1, steps + 1, max(1, steps // POINTS))
-
+pytestmark = [pytest.mark.skipif(not IS_ROOT, reason="homes are given away"), pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def changing(filled: Scratch, monkeypatch: pytest.MonkeyPatch) -> Scratch:
@@ -77,29 +70,29 @@ def again(changing: Scratch) -> Iterator[Callable[[], None]]:
     shutil.rmtree(saved)
 
 
-def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(
+def test_a_run_that_is_killed_at_any_write_is_completed_by_the_next(
     changing: Scratch, again: Callable[[], None]
 ) -> None:
     run = once("provision", "run")
-    steps = count_steps(run)
-    assert steps > 50
-    for number in spread(steps):
+    writes = count_steps(run, WRITES)
+    assert writes > 40
+    for number in range(1, writes + 1):
         again()
-        kill_at(number, run)
+        kill_at(number, run, WRITES)
         ran = changing.bridge("provision", "run")
-        assert ran.status == 0, f"after step {number}: {ran.all}"
+        assert ran.status == 0, f"after write {number}: {ran.all}"
         check_done(changing)
 
 
-def test_a_ban_that_is_killed_at_any_step_is_completed_by_saying_it_again(
+def test_a_ban_that_is_killed_at_any_write_is_completed_by_saying_it_again(
     changing: Scratch, again: Callable[[], None]
 ) -> None:
     ban = once("ban", "add", "ada", "--reason", "first")
-    for number in spread(count_steps(ban)):
+    for number in range(1, count_steps(ban, WRITES) + 1):
         again()
-        kill_at(number, ban)
+        kill_at(number, ban, WRITES)
         ran = changing.bridge("ban", "add", "ada", "--reason", "second")
-        assert ran.status == 0, f"after step {number}: {ran.all}"
+        assert ran.status == 0, f"after write {number}: {ran.all}"
         assert changing.rows("shadow")["ada"][7] == "1"
         assert '"reason": "second"' in (changing.folder / "view" / "bans").read_text()
         assert changing.bridge("ledger", "verify", nss=True).status == 0

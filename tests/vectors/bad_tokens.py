@@ -323,6 +323,7 @@ PEOPLE = (
     _claims("a token bound to a key of its client", Reason.BOUND_TOKEN, cnf={"jkt": "0ZcOCORZNYy"}),
     _claims("an ID token by its nonce", Reason.ID_TOKEN, nonce="n-0S6"),
     _claims("an ID token by its at_hash", Reason.ID_TOKEN, at_hash="77QmUPtjPfzWtF2AnpK9RQ"),
+    _claims("an ID token by its c_hash", Reason.ID_TOKEN, c_hash="LDktKdoQak3Pk0cnXxCltA"),
     _claims("a refresh token", Reason.ID_TOKEN, typ="Refresh"),
     _claims("groups is text", Reason.BAD_CLAIMS, groups="hpc/users"),
     _claims("groups is a number", Reason.BAD_CLAIMS, groups=1),
