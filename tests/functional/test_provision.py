@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -215,6 +217,8 @@ def test_quiet_says_nothing_when_all_is_well_and_speaks_when_not(filled: Scratch
 def test_hostile_user_names_reach_neither_files_nor_terminal(scratch: Scratch) -> None:
     hostile = [
         "root",
+        "daemon",
+        "postgres",
         "../../etc",
         "-x",
         "a:b",
@@ -239,6 +243,28 @@ def test_hostile_user_names_reach_neither_files_nor_terminal(scratch: Scratch) -
     assert all(name == f"u{scratch.rows('passwd')[name][2]}" for name in made)
     listed = scratch.bridge("map", "list", "--json").json()
     assert {row["subject"] for row in listed} == {f"{sub_of(name)}@{scratch.issuer}" for name in hostile}
+
+
+@needs_root
+def test_names_that_nss_knows_and_the_ledger_does_not_are_given_to_nobody(scratch: Scratch) -> None:
+    scratch.write_etc(passwd="locala:x:1500:1500::/:/bin/sh\n", group="localg:x:1500:\n")
+    elsewhere = scratch.folder / "directory"
+    elsewhere.mkdir()
+    (elsewhere / "passwd").write_text(scratch.etc("passwd").read_text() + "remotea:x:7001:7001::/:/bin/sh\n")
+    (elsewhere / "group").write_text(scratch.etc("group").read_text() + "remoteg:x:7002:\n")
+    nss = scratch.name_service()
+    nss |= {"NSS_WRAPPER_PASSWD": f"{elsewhere}/passwd", "NSS_WRAPPER_GROUP": f"{elsewhere}/group"}
+    scratch.spawns = True
+    names = {"locala", "localg", "remotea", "remoteg"}
+    for name in (*names, "ada"):
+        scratch.people.put(name)
+    ran = scratch.bridge("provision", "run", **nss)
+    assert ran.status == 0, ran.all
+    ours = {row["name"] for row in scratch.bridge("map", "list", "--json").json()}
+    assert "ada" in ours
+    assert len(ours) == len(names) + 1
+    assert not ours & names
+    assert scratch.rows("passwd")["locala"][2] == "1500"
 
 
 @needs_root
@@ -298,19 +324,28 @@ def test_a_writing_command_waits_a_little_for_a_run_that_ends(filled: Scratch) -
 
 
 @needs_root
-def test_a_run_waits_for_a_lock_of_shadow_utils(filled: Scratch) -> None:
+@pytest.mark.skipif(not shutil.which("useradd"), reason="shadow-utils are not installed")
+def test_a_run_waits_for_a_useradd_at_work_and_keeps_its_row(filled: Scratch) -> None:
     filled.people.put("linus")
-    with subprocess.Popen(["sleep", "60"]) as useradd:
-        filled.etc("passwd.lock").write_text(str(useradd.pid))
-        run = subprocess.Popen(filled.argv("provision", "run"), env=filled.environment(), stdout=subprocess.PIPE)
-        time.sleep(1)
-        assert run.poll() is None
-        assert "linus" not in filled.rows("passwd")
-        filled.etc("passwd.lock").unlink()
+    with filled.etc("group").open("a") as group:  # to be read under the lock: time enough to stop it there
+        group.writelines(f"project{n}:x:{100_000 + n}:\n" for n in range(20_000))
+    argv = ["useradd", "-R", str(filled.folder), "-M", "-N", "-g", "0", "-u", "1500", "local"]
+    with subprocess.Popen(argv) as useradd:
+        while not filled.etc("passwd.lock").exists():
+            assert useradd.poll() is None
+        useradd.send_signal(signal.SIGSTOP)
+        try:
+            assert filled.etc("passwd.lock").read_text().rstrip("\0\n") == str(useradd.pid)
+            run = subprocess.Popen(filled.argv("provision", "run"), env=filled.environment(), stdout=subprocess.PIPE)
+            time.sleep(1)
+            assert run.poll() is None
+            assert not {"local", "linus"} & filled.rows("passwd").keys()
+        finally:
+            useradd.send_signal(signal.SIGCONT)
         run.communicate(timeout=20)
-        useradd.kill()
-    assert run.returncode == 0
-    assert filled.rows("passwd")["linus"][2] == str(FIRST + 4)
+    assert (useradd.returncode, run.returncode) == (0, 0)
+    passwd = filled.rows("passwd")
+    assert (passwd["local"][2], passwd["linus"][2]) == ("1500", str(FIRST + 4))
 
 
 @needs_root

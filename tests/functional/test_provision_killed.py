@@ -18,7 +18,12 @@ from iam_bridge.cli import main
 from tests.contract.interrupt import WRITES, count_steps, kill_at
 from tests.functional.site import FIRST, IS_ROOT, STORE_FILES, Scratch
 
-pytestmark = [pytest.mark.skipif(not IS_ROOT, reason="homes are given away"), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.skipif(not IS_ROOT, reason="homes are given away"),
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
+
 
 @pytest.fixture
 def changing(filled: Scratch, monkeypatch: pytest.MonkeyPatch) -> Scratch:
