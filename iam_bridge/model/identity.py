@@ -108,7 +108,6 @@ class Member:
     active: bool
     created: datetime
     groups: frozenset[str]
-    display_name: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from joserfc import jws
 
 from iam_bridge.demo.iam import EmbeddedIam, FaultKind, demo_people, running_iam
 from iam_bridge.errors import Exit
@@ -59,6 +61,39 @@ def test_one_login_through_all_phases_leaves_a_chain_that_holds(running: Site) -
 
 def test_a_long_token_passes_in_one_frame(running: Site) -> None:
     assert running.auth("ada", running.token("ada", pad_to=19_999)).status is Status.PERMIT
+
+
+PROFILES = [
+    ("iam", "groups", "hpc/users"),
+    ("wlcg", "wlcg.groups", "/hpc/users"),
+    ("aarc", "entitlements", "urn:geant:iam.example:group:hpc:users"),
+    ("kc", "roles", "hpc/users"),
+]
+
+
+@pytest.mark.parametrize(("profile", "claim", "spelled"), PROFILES, ids=[row[0] for row in PROFILES])
+def test_groups_count_in_each_profile_of_the_iam(running: Site, profile: str, claim: str, spelled: str) -> None:
+    running.iam.include_authn_info = True
+    with_group = running.token("ada", profile=profile)
+    assert spelled in claims_of(with_group)[claim]
+    assert brief(running.auth("ada", with_group)) == permit("ada", 20001)
+    without = running.token("ada", profile=profile, groups=["hpc/gpu"])
+    assert spelled not in claims_of(without)[claim]
+    assert running.auth("ada", without).status is Status.DENY
+    until(lambda: "reason=token-lacks-group" in running.log)
+    assert brief(running.auth("grace", running.token("grace", profile=profile))) == permit("grace", 20002)
+
+
+@pytest.mark.parametrize("fault", [FaultKind.SLASHLESS_ISSUER, FaultKind.STRING_AUDIENCE])
+def test_issuer_and_audience_count_in_either_spelling(running: Site, fault: FaultKind) -> None:
+    running.iam.fault(fault)
+    assert brief(running.auth("ada", running.token("ada"))) == permit("ada", 20001)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    claims = json.loads(jws.extract_compact(token.encode()).payload)
+    assert isinstance(claims, dict)
+    return claims
 
 
 def test_foreign_accounts_leave_neither_line_nor_receipt(running: Site) -> None:

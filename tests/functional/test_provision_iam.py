@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from iam_bridge.demo.iam import EmbeddedIam, ServedIam, demo_people, running_iam
+from iam_bridge.demo.iam.records import SshKey
 from tests.functional.site import IS_ROOT, Scratch, iam_source
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="homes are given away")
@@ -135,3 +136,63 @@ def test_no_secret_is_said_by_any_command(ran: Joined) -> None:
     ran.iam.fault("server-error", path="/token")
     for arguments in (["provision", "run"], ["provision", "plan", "--json"], ["provision", "status"], ["map", "audit"]):
         assert "sync-secret" not in ran.site.bridge(*arguments, IAM_BRIDGE_TRACE="1").all
+
+
+MARK = "hostile0text"
+HOSTILE_TEXT = [f"{MARK}\nroot2::0:0::/:/bin/sh", f"{MARK}:0:0:", f"\x1b]0;{MARK}\x07"]
+HOSTILE_KEYS = [
+    f"ssh-ed25519 AAAA {MARK}\nssh-ed25519 BBBB of-somebody-else",
+    f'cert-authority,command="{MARK}" ssh-rsa AAAA',
+    f"{MARK}:ssh-rsa:AAAA\x00",
+]
+
+
+def test_display_names_addresses_and_keys_of_the_iam_reach_no_file_and_no_screen(joined: Joined) -> None:
+    for number, text in enumerate(HOSTILE_TEXT):
+        name = f"eve{number}"
+        keys = tuple(SshKey(text, value) for value in HOSTILE_KEYS)
+        joined.iam.add_person(name, groups=["hpc/users"], given_name=text, family_name=text, email=text, ssh_keys=keys)
+        assert MARK in joined.iam.person(name).name
+    site = joined.site
+    told = [site.bridge("provision", words) for words in ("plan", "run")]
+    assert [ran.status for ran in told] == [4, 0], told
+    told += [
+        site.bridge("map", *words) for words in (("list",), ("why", "eve0"), ("show", "eve0"), ("history", "eve0"))
+    ]
+    assert all(MARK not in ran.all for ran in told)
+    for number in range(len(HOSTILE_TEXT)):
+        row = site.rows("passwd")[f"eve{number}"]
+        assert row[4] == f"iam-bridge-{row[2]}", "an opaque tag"
+        assert list((site.folder / "home" / f"eve{number}").iterdir()) == [], "no key is laid there"
+    assert not site.rows("passwd").keys() & {"root2", MARK}
+    written = [path for name in ("etc", "state", "view", "home") for path in (site.folder / name).rglob("*")]
+    assert [path for path in written if path.is_file() and MARK.encode() in path.read_bytes()] == []
+
+
+SYSTEM_GROUPS = {"root": 0, "sudo": 27, "shadow": 42, "disk": 6, "docker": 998}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rule"),
+    [("the table does not name it", None), ("the table names it", ""), ("the table wants it adopted", ", adopt: true")],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+@pytest.mark.parametrize("gid", ["as on every host", "among people's"])
+def test_a_group_of_the_system_is_never_joined(joined: Joined, sentence: str, rule: str | None, gid: str) -> None:
+    site = joined.site
+    gids = {name: number if gid == "as on every host" else 5000 + number for name, number in SYSTEM_GROUPS.items()}
+    rows = "".join(f"{name}:x:{number}:\n" for name, number in gids.items() if name != "root")
+    site.write_etc(group=rows)
+    for name in SYSTEM_GROUPS:
+        joined.iam.create_group(name)
+        joined.iam.add_to_group("ada", name)
+    if rule is not None:
+        table = "".join(f"      - {{iam: {name}, unix: {name}{rule}}}\n" for name in SYSTEM_GROUPS)
+        site.settings.write_text(site.settings.read_text().replace("accounts:\n", table + "accounts:\n", 1))
+    ran = site.bridge("provision", "run")
+    assert "ada" in site.rows("passwd"), ran.all
+    assert {name: site.rows("group")[name][3] for name in SYSTEM_GROUPS} == dict.fromkeys(SYSTEM_GROUPS, "")
+    assert site.rows("group")["hpcusers"][3], "while others are"
+    for name in SYSTEM_GROUPS:
+        said = f"the unix group {name} belongs to the system and is never joined" in ran.err
+        assert said == (rule is not None), ran.all
