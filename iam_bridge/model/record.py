@@ -88,6 +88,5 @@ def parse_member(
         active,
         parse_created(created),
         groups,
-        "",
         attributes,
     )

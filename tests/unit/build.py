@@ -61,7 +61,7 @@ def member(
     sub: str = "s-ada", username: str = "ada", groups: tuple[str, ...] = ("hpc/users",), *, active: bool = True,
     created: datetime = NOW, issuer: Issuer = ISSUER, attributes: dict[str, str] | None = None,
 ) -> Member:  # fmt: skip
-    return Member(subject(sub, issuer), username, active, created, frozenset(groups), "", attributes or {})
+    return Member(subject(sub, issuer), username, active, created, frozenset(groups), attributes or {})
 
 
 def snapshot(
