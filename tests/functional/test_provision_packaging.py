@@ -17,6 +17,7 @@ from tests.functional.site import FIRST, IS_ROOT, PROGRAM, Scratch
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "packaging" / "systemd" / "iam-bridge-provision.service"
+LOGIND = ROOT / "packaging" / "systemd" / "iam-bridge-logind.service"
 TIMER = ROOT / "packaging" / "systemd" / "iam-bridge-provision.timer"
 CRON = ROOT / "config" / "cron.d" / "iam-bridge"
 MAN = ROOT / "packaging" / "man" / "iam-bridge.8"
@@ -83,12 +84,16 @@ def test_none_of_those_rights_is_there_for_nothing(scratch: Scratch, right: str)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
-def test_systemd_understands_unit_and_timer(tmp_path: Path) -> None:
-    unit = tmp_path / SERVICE.name
-    unit.write_text(SERVICE.read_text().replace("ExecStart=/usr/bin/iam-bridge", f"ExecStart={PROGRAM}"))
+def test_systemd_understands_units_and_timer(tmp_path: Path) -> None:
+    units = [tmp_path / service.name for service in (SERVICE, LOGIND)]
+    for unit, service in zip(units, (SERVICE, LOGIND), strict=True):
+        unit.write_text(service.read_text().replace("ExecStart=/usr/bin/iam-bridge", f"ExecStart={PROGRAM}"))
     timer = shutil.copy(TIMER, tmp_path)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit), str(timer)], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", "--man=no", *map(str, units), str(timer)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     told = [line for line in done.stderr.splitlines() if "iam-bridge" in line]
     assert (done.returncode, told) == (0, [])
