@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.functional.logind_process import Site, site
-from tests.functional.site import Scratch
+from tests.functional.site import IS_ROOT, Scratch
 
 
 @pytest.fixture
@@ -46,4 +46,6 @@ def scratch(open_folder: Path) -> Scratch:
 @pytest.fixture
 def filled(scratch: Scratch) -> Scratch:
     """Give a site with the accounts of ada and grace."""
+    if not IS_ROOT:
+        pytest.skip("NOT RUN: homes are given away, and only root can")
     return scratch.set_up()

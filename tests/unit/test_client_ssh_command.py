@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,19 @@ from pam_module.client.iam_ssh import ASKPASS, make_command, parse_options
 from pam_module.client.ssh_command import is_key_known, parse_ssh_arguments, parse_target, read_target, read_version
 from pam_module.client.whoami import name_from_answer
 from tests.unit.client_tokens import make_token
+
+
+def _has_a_name() -> bool:
+    try:
+        return bool(pwd.getpwuid(os.geteuid()))
+    except KeyError:
+        return False
+
+
+needs_ssh = pytest.mark.skipif(
+    not (shutil.which("ssh") and shutil.which("ssh-keygen") and _has_a_name()),
+    reason="NOT RUN: ssh and ssh-keygen are not here, or this uid has no name, and they work for nobody without one",
+)
 
 CALLS = {
     "host alone": (["h"], "h", (), ()),
@@ -45,7 +59,7 @@ def test_the_destination_and_the_command_are_found(
     assert [*call.options, *call.rest] == words
 
 
-@pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
+@needs_ssh
 @pytest.mark.parametrize("letter", "BDEFIJLOQRSWbceilmopw")  # and P, since 9.4
 def test_the_letters_that_take_a_value_are_those_of_this_ssh(letter: str) -> None:
     usage = subprocess.run(["ssh"], capture_output=True, text=True, check=False).stderr
@@ -93,7 +107,7 @@ def test_our_options_stand_first_and_the_persons_methods_win() -> None:
     assert ssh_command.PREFERRED not in own
 
 
-@pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
+@needs_ssh
 def test_ssh_takes_our_key_checking_whatever_follows(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("StrictHostKeyChecking no\nNoHostAuthenticationForLocalhost yes\nBatchMode yes\n")
     call = parse_ssh_arguments(["-F", str(tmp_path / "config"), "h", "-oStrictHostKeyChecking=no"])
@@ -101,7 +115,7 @@ def test_ssh_takes_our_key_checking_whatever_follows(tmp_path: Path) -> None:
     assert target.key_checking == "true"
 
 
-@pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
+@needs_ssh
 def test_the_target_is_what_ssh_itself_makes_of_it() -> None:
     target = read_target(["-F", "/dev/null", "-o", "HostName=Login.Example.ORG", "-p", "2222", "u@alias"])
     assert (target.shown, target.port, target.user, target.by_way) == ("login.example.org", 2222, "u", False)
@@ -109,7 +123,7 @@ def test_the_target_is_what_ssh_itself_makes_of_it() -> None:
     assert (other.shown, other.by_way) == ("key.name", True)
 
 
-@pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
+@needs_ssh
 def test_arguments_that_ssh_does_not_take_come_back_in_its_words() -> None:
     with pytest.raises(InvalidValue, match=r"ssh cannot use these arguments: .*nonsense"):
         read_target(["-F", "/dev/null", "-o", "nonsense=1", "h"])
@@ -121,7 +135,7 @@ def test_an_answer_without_a_host_is_told(text: str) -> None:
         parse_target(text)
 
 
-@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
+@needs_ssh
 @pytest.mark.parametrize(
     ("name", "host", "port", "known"),
     [
