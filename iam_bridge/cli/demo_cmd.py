@@ -38,7 +38,10 @@ def demo(
         Path(folder).chmod(0o755)
         good = _tell(console, Path(folder), rooted=rooted)
     console.print(f"\n[dim]told in {time.monotonic() - start:.1f} s; nothing is left behind[/]")
-    if not good:
+    if good:
+        console.print("[dim]next: docs/tutorial/first-steps.md, where you do it yourself in a folder[/]")
+    else:
+        console.print("[bold red]what is marked ✗ is not as it should be[/]")
         raise typer.Exit(Exit.FAILED)
 
 

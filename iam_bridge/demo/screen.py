@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 LINES_MAX = 26
+_SIGNS = {"+ ": "green", "~ ": "yellow", "? ": "yellow", "! ": "red"}
+"""Styles by the sign of a plan's line."""
 
 
 class Screen:
@@ -22,6 +25,7 @@ class Screen:
         self.console = console
         self.failed: list[str] = []
         self._number = 0
+        self._told: set[str] = set()
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -37,14 +41,29 @@ class Screen:
         """Show a sentence."""
         self.console.print(Text(text))
 
-    def command(self, line: str, output: str, *, most: int = LINES_MAX) -> None:
-        """Show a command as it is typed, and what it answered."""
+    def command(self, line: str, output: str, *, most: int = LINES_MAX, fold: bool = True) -> None:
+        """Show a command as it is typed, and what it answered: of a long answer its beginning and its end."""
         self.console.print(Text.assemble(("$ ", "bold green"), (line, "bold")))
         lines = output.rstrip("\n").splitlines()
-        for text in lines[:most]:
-            self.console.print(Text.assemble("  ", Text.from_ansi(text)), overflow="ellipsis", no_wrap=True)
-        if len(lines) > most:
-            self.console.print(Text(f"  ... {len(lines) - most} more lines", style="dim"))
+        head = most if len(lines) <= most else most // 2
+        tail = max(head, len(lines) - (most - head))
+        for text in lines[:head]:
+            self._answer(text, fold=fold)
+        if tail > head:
+            self.console.print(Text(f"  ... {tail - head} more lines", style="dim"))
+        for text in lines[tail:]:
+            self._answer(text, fold=fold)
+
+    def _answer(self, text: str, *, fold: bool) -> None:
+        """Show a line of an answer: folded where it is told for the first time, else cut at the edge, as tables are."""
+        new = text not in self._told
+        self._told.add(text)
+        pieces = [text]
+        if fold and new:
+            pieces = textwrap.wrap(text, self.console.width - 2, subsequent_indent=" " * 6, break_on_hyphens=False)
+        for piece in pieces or [""]:
+            shown = Text.from_ansi(piece, style=_SIGNS.get(text[:2], ""))
+            self.console.print(Text.assemble("  ", shown), overflow="ellipsis", no_wrap=True)
 
     def table(self, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Show a small table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import time
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from iam_bridge.demo.cluster import Cluster
 from iam_bridge.demo.iam.datasets import DEMO_CAST
 from iam_bridge.demo.iam.remote import RemoteIam
 from iam_bridge.demo.scratch import AUDIENCE, LOCAL_PERSON
-from iam_bridge.demo.screen import Screen
+from iam_bridge.demo.screen import LINES_MAX, Screen
 
 TOKEN_BYTES = 4000
 SESSION_END_S = 5.0
+WITHOUT_ROOT = (
+    "Without root an sshd opens your own account and no other: one person logs in by ssh, and for the rest "
+    "`login check` tells what the login daemon decides."
+)
 Ran = subprocess.CompletedProcess[str]
 
 
@@ -37,6 +42,9 @@ class Story:
 
     def tell(self) -> bool:
         """Tell the whole story; give True when everything was as it should be."""
+        self.screen.say("From a group of an IAM to a login on a cluster; each ✓ is checked, not said.")
+        if not self.rooted:
+            self.screen.say(WITHOUT_ROOT)
         for step in (
             self.people,
             self.plan,
@@ -51,10 +59,10 @@ class Story:
             step()
         return not self.screen.failed
 
-    def bridge(self, *arguments: str, most: int = 26) -> Ran:
+    def bridge(self, *arguments: str, most: int = LINES_MAX, fold: bool = True) -> Ran:
         """Run an `iam-bridge` command and show it."""
         ran = self.cluster.bridge(*arguments)
-        self.screen.command(f"iam-bridge {' '.join(arguments)}", ran.stdout + ran.stderr, most=most)
+        self.screen.command(f"iam-bridge {shlex.join(arguments)}", ran.stdout + ran.stderr, most=most, fold=fold)
         return ran
 
     def mint(self, person: str, **options: Any) -> str:
@@ -113,7 +121,7 @@ class Story:
         row = f"name,issuer,sub,proof\n{LOCAL_PERSON},{self.iam.issuer},{person['id']},met in person\n"
         table = self.cluster.site.folder / "adopt.csv"
         table.write_text(row)
-        ran = self.bridge("map", "adopt", "--from", str(table))
+        ran = self.bridge("map", "adopt", "--from", str(table), fold=False)
         self.screen.check(ran.returncode == 0, f"{LOCAL_PERSON}, who was here before us, is ada of the IAM")
 
     def plan(self) -> None:
@@ -125,7 +133,7 @@ class Story:
     def run(self) -> None:
         """Do it, twice."""
         with self.screen.step("The run"):
-            ran = self.bridge("provision", "run")
+            ran = self.bridge("provision", "run", most=6)  # the plan stood there just now
             self.screen.check(ran.returncode == 0, "done")
             again = self.bridge("provision", "run")
             self.screen.check(again.returncode == 0, "a second run right after has nothing to do")
@@ -212,9 +220,9 @@ class Story:
     def why(self) -> None:
         """The admin says why."""
         with self.screen.step("Why, and is all as it should be?"):
-            ran = self.bridge("map", "why", self.name_of("ada"))
+            ran = self.bridge("map", "why", self.name_of("ada"), fold=False)
             self.screen.check(ran.returncode == 0, "every account knows its IAM record, rule, run and receipts")
-            audit = self.bridge("map", "audit")
+            audit = self.bridge("map", "audit", fold=False)
             self.screen.check(audit.returncode == 0, "ledger, host and IAM agree")
 
 
