@@ -20,6 +20,7 @@ system:
 
 $(VENV)/stamp: pyproject.toml scripts/pick-python
 	@python=$$(scripts/pick-python) && "$$python" -m venv --clear $(VENV)
+	@echo "python packages: installing into $(VENV) (once; about half a minute)"
 	@$(PIP) install -e '.[demo,test,lint]'
 	@touch $@
 
@@ -28,7 +29,7 @@ $(MODULE): $(wildcard pam_module/*.c pam_module/*.tsv pam_module/*.awk pam_modul
 	else echo "the PAM module is not built: install gcc and libpam0g-dev" >&2; fi
 
 setup: system
-	@$(MAKE) --no-print-directory $(VENV)/stamp
+	@$(MAKE) --silent --no-print-directory $(VENV)/stamp
 	@$(MAKE) --silent --no-print-directory $(MODULE)
 
 demo: setup
