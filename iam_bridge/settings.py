@@ -6,6 +6,7 @@ warning. No default widens access: audiences, requirements, groups and id ranges
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -39,7 +40,9 @@ def read_settings(path: Path) -> Settings:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold us
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}", hint="name another with --config") from error
+        sample = ", or start from the sample config/iam-bridge.yaml" if error.errno == errno.ENOENT else ""
+        hint = f"name another with --config{sample}"
+        raise SettingsError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     try:
         _check_trusted(os.fstat(descriptor), path)
         raw = b""

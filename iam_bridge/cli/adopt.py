@@ -164,4 +164,4 @@ def _print(adoptions: Sequence[Adoption], *, as_json: bool, dry_run: bool) -> No
         for caution in adoption.cautions:
             say(f"! {adoption.change.account.name}: {caution}", "change")
     done = "would be taken over; nothing is written" if dry_run else "taken over; the next run looks after their groups"
-    say(f"{len(adoptions)} accounts {done}", "good")
+    say(f"{len(adoptions)} {'account' if len(adoptions) == 1 else 'accounts'} {done}", "good")

@@ -78,4 +78,6 @@ def build() -> Any:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
-    return typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
+    root.commands = dict.fromkeys(FAMILIES)  # what typer looks through for a name that was meant
+    return root

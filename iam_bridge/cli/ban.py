@@ -32,6 +32,7 @@ from provisioner.sessions import SessionReport, end_sessions
 app = new_family("Stop an identity everywhere.")
 
 Person = Annotated[str, typer.Argument(metavar="WHO", help="An account name, uid:N or SUB@https://issuer/.")]
+NO_ACCOUNT = "they have no account (iam-bridge map list shows who has one)"
 ELSEWHERE = (
     "tokens that the IAM issued live on at other services until they expire: suspend the person at the IAM as well "
     "if they must not work there either"
@@ -39,10 +40,11 @@ ELSEWHERE = (
 
 
 @app.command(
+    short_help="Ban somebody: no door opens, what runs is ended.",
     epilog=example(
         "iam-bridge ban add ada --reason 'key found on a public page'",
         "iam-bridge ban add 2f1c...@https://iam.example.org/ --until 7d --dry-run",
-    )
+    ),
 )
 def add(
     who: Person,
@@ -134,7 +136,7 @@ def _rehearse(settings: Settings, asked: Who, end: datetime | None) -> Exit:
     until = f"until {moment(end)}" if end else "until it is lifted"
     say(f"would ban {asked} {until}; nothing is written", "strong")
     if account is None:
-        say("they have no account; whoever comes to have it would be refused at every door")
+        say(f"{NO_ACCOUNT}; whoever comes to have it would be refused at every door")
     else:
         say(f"would lock {account.name} (uid {account.uid}), the account of {account.subject}")
         print_sessions([_end(account, dry_run=True)])
@@ -145,7 +147,7 @@ def _print_added(ban: Ban, account: Account | None, sessions: list[SessionReport
     until = f"until {moment(ban.until)}" if ban.until else "until it is lifted"
     say(f"ban {ban.ban_id}: {target_of(ban)} is banned since {moment(ban.since)}, {until}", "good")
     if account is None:
-        say("they have no account; whoever comes to have it is refused at every door")
+        say(f"{NO_ACCOUNT}; whoever comes to have it is refused at every door")
     else:
         say(f"{account.name} (uid {account.uid}) is locked; token, key and certificate are refused")
     print_sessions(sessions)
@@ -193,7 +195,10 @@ def list_(
     return Exit.OK
 
 
-@app.command(epilog=example("iam-bridge ban lift 3", "iam-bridge ban lift ada"))
+@app.command(
+    short_help="End a ban, or all that hold on somebody.",
+    epilog=example("iam-bridge ban lift 3", "iam-bridge ban lift ada"),
+)
 def lift(
     what: Annotated[str, typer.Argument(metavar="BAN", help="The number of a ban, or whom all bans are lifted from.")],
     config: Config = SETTINGS_FILE,

@@ -20,7 +20,10 @@ app = new_family("Check and show the settings.")
 Named = Annotated[Path | None, typer.Argument(metavar="PATH", help="The settings file, instead of --config.")]
 
 
-@app.command(epilog=example("iam-bridge config check", "iam-bridge config check ./iam-bridge.yaml --json"))
+@app.command(
+    short_help="Say what would be believed, or every problem.",
+    epilog=example("iam-bridge config check", "iam-bridge config check ./iam-bridge.yaml --json"),
+)
 def check(path: Named = None, config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Say what would be believed, or every problem with its line (exit status 2). Nothing is changed."""
     file = path or config
@@ -39,7 +42,10 @@ def check(path: Named = None, config: Config = SETTINGS_FILE, as_json: Json = Fa
     return Exit.OK
 
 
-@app.command(epilog=example("iam-bridge config show", "iam-bridge config show --json"))
+@app.command(
+    short_help="Print the settings in effect.",
+    epilog=example("iam-bridge config show", "iam-bridge config show --json"),
+)
 def show(config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Print the settings in effect, defaults filled in; no secret is ever read for it.
 

@@ -40,7 +40,10 @@ class KeptKey:
     usable: bool
 
 
-@app.command(epilog=example("iam-bridge keys refresh", "iam-bridge keys refresh https://iam.example.org/"))
+@app.command(
+    short_help="Fetch the keys now and keep them.",
+    epilog=example("iam-bridge keys refresh", "iam-bridge keys refresh https://iam.example.org/"),
+)
 def refresh(issuer: Named = None, config: Config = SETTINGS_FILE) -> Exit:
     """Fetch the keys now and keep them where the login daemon finds them (within half a minute).
 
@@ -77,7 +80,10 @@ def _say_kept(rules: IssuerRules, folder: Path, since: datetime) -> None:
     say(f"{rules.issuer}: {kids}", "good")
 
 
-@app.command(epilog=example("iam-bridge keys show", "iam-bridge keys show --json"))
+@app.command(
+    short_help="Show the kept keys and their age; no network.",
+    epilog=example("iam-bridge keys show", "iam-bridge keys show --json"),
+)
 def show(issuer: Named = None, config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Show the kept keys, their age and how long they count; no network. Exit status 1: some issuer has none to use."""
     settings = read_config(config)

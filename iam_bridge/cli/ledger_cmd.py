@@ -24,7 +24,10 @@ FIT = frozenset(
 """Findings of the audit that say whether numbers and owners fit the ledger; `map audit` tells the rest."""
 
 
-@app.command(epilog=example("iam-bridge ledger verify", "iam-bridge ledger verify --json"))
+@app.command(
+    short_help="Check that the ledger is whole and fits the host.",
+    epilog=example("iam-bridge ledger verify", "iam-bridge ledger verify --json"),
+)
 def verify(config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Check the chains of receipts, that nothing was given twice, and the fit with store, name service and homes.
 
@@ -48,7 +51,9 @@ def verify(config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     return Exit.FAILED if found else Exit.OK
 
 
-@app.command(epilog=example("iam-bridge ledger reconcile"))
+@app.command(
+    short_help="Let a ledger that was put back from a copy go on.", epilog=example("iam-bridge ledger reconcile")
+)
 def reconcile(config: Config = SETTINGS_FILE) -> Exit:
     """Let a ledger that was put back from a copy go on, or accept users of our range that it does not know.
 
@@ -63,7 +68,10 @@ def reconcile(config: Config = SETTINGS_FILE) -> Exit:
         return reconcile_site(site, now=utc_now(), by=by)
 
 
-@app.command(epilog=example("iam-bridge ledger backup /var/backups/iam-bridge-$(date +%F).db"))
+@app.command(
+    short_help="Copy the ledger, also while it is in use.",
+    epilog=example("iam-bridge ledger backup /var/backups/iam-bridge-$(date +%F).db"),
+)
 def backup(
     to: Annotated[Path, typer.Argument(metavar="FILE", help="A new file; one that is there is never replaced.")],
     config: Config = SETTINGS_FILE,

@@ -38,11 +38,12 @@ AskedPhase = Annotated[
 
 
 @app.command(
+    short_help="Say what the login daemon would decide, without PAM.",
     epilog=example(
         "iam-bridge login check ada --token-file token",
         "oidc-token --aud https://login.hpc.example.org me | iam-bridge login check ada --token-file -",
         "iam-bridge login check ada --phase account",
-    )
+    ),
 )
 def check(
     user: User,
@@ -89,6 +90,7 @@ def _say_decision(decision: Decision) -> None:
 
 @app.command(
     name="try",
+    short_help="Log in through this host's real PAM stack.",
     epilog=example(
         "iam-bridge login try ada --token-file token",
         "iam-bridge login try ada --token-file token --service sshd-iam-bridge",

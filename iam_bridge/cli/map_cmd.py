@@ -81,7 +81,10 @@ def fields_of(account: Account) -> list[tuple[str, object]]:
     ]
 
 
-@app.command(epilog=example("iam-bridge map who uid:20017 --at 2026-05-03", "iam-bridge map who ada"))
+@app.command(
+    short_help="Say who held a uid or a name, now or at a date.",
+    epilog=example("iam-bridge map who uid:20017 --at 2026-05-03", "iam-bridge map who ada"),
+)
 def who(
     person: Person,
     at: Annotated[str | None, typer.Option("--at", metavar="DATE", help="A day (its end, UTC), or a time.")] = None,
@@ -132,7 +135,7 @@ def _fields_of_past(found: WhoWas) -> list[tuple[str, object]]:
     ]
 
 
-@app.command(epilog=example("iam-bridge map why ada"))
+@app.command(short_help="Say what stands behind an account.", epilog=example("iam-bridge map why ada"))
 def why(who: Person, config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Say what stands behind an account: IAM record, rule, run, receipts, locks, bans, and what login says now."""
     from iam_bridge.cli.why import explain, print_why
@@ -149,7 +152,10 @@ def why(who: Person, config: Config = SETTINGS_FILE, as_json: Json = False) -> E
     return Exit.OK
 
 
-@app.command(epilog=example("iam-bridge map history ada", "iam-bridge map history uid:20017 --json"))
+@app.command(
+    short_help="List the receipts on a person, oldest first.",
+    epilog=example("iam-bridge map history ada", "iam-bridge map history uid:20017 --json"),
+)
 def history(who: Person, config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """List the receipts on a person, oldest first: what was done, when, by whom, on which rule and record."""
     asked = parse_who(who)
@@ -163,7 +169,10 @@ def history(who: Person, config: Config = SETTINGS_FILE, as_json: Json = False) 
     return Exit.OK if receipts else Exit.FAILED
 
 
-@app.command(epilog=example("iam-bridge map audit", "iam-bridge map audit --json"))
+@app.command(
+    short_help="Compare ledger, host, members and bans.",
+    epilog=example("iam-bridge map audit", "iam-bridge map audit --json"),
+)
 def audit(config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Compare ledger, name service, shadow, homes, members and bans; one row per finding, and what to do about it.
 
@@ -174,7 +183,10 @@ def audit(config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     return run_audit(read_config(config), as_json=as_json)
 
 
-@app.command(epilog=example("iam-bridge map lock ada --reason 'asked for by her group leader'"))
+@app.command(
+    short_help="Lock an account by an admin's word.",
+    epilog=example("iam-bridge map lock ada --reason 'asked for by her group leader'"),
+)
 def lock(
     who: Person,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the receipts; one line.")],
@@ -186,7 +198,7 @@ def lock(
     return lock_account(read_config(config), who, parse_reason(reason))
 
 
-@app.command(epilog=example("iam-bridge map unlock ada"))
+@app.command(short_help="Take an admin's lock back.", epilog=example("iam-bridge map unlock ada"))
 def unlock(who: Person, config: Config = SETTINGS_FILE) -> Exit:
     """Take an admin's lock (or one for idleness) back; other locks, such as `left` or `banned`, stay and are said."""
     from iam_bridge.cli.lock import unlock_account
@@ -194,7 +206,10 @@ def unlock(who: Person, config: Config = SETTINGS_FILE) -> Exit:
     return unlock_account(read_config(config), who)
 
 
-@app.command(epilog=example("iam-bridge map adopt --from people.csv --dry-run"))
+@app.command(
+    short_help="Take over accounts that exist already.",
+    epilog=example("iam-bridge map adopt --from people.csv --dry-run"),
+)
 def adopt(
     source: Annotated[Path, typer.Option("--from", metavar="CSV", help="Columns name, issuer, sub and perhaps proof.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show; write nothing.")] = False,

@@ -18,7 +18,8 @@ Config = Annotated[
         envvar=CONFIG_VARIABLE,
         show_envvar=False,
         metavar="FILE",
-        help=f"The settings file; without it ${CONFIG_VARIABLE} names one.",
+        show_default=False,
+        help=f"\b\nThe settings file, else that of ${CONFIG_VARIABLE},\nelse {DEFAULT_PATH}.",  # a path is not folded
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -63,8 +63,10 @@ def _row_of(change: Change) -> Row:
             account = change.account
             groups = "".join(f"+{group} " for group in sorted(account.groups))
             return ("+", verb, account.name.text, f"uid {account.uid}", f"{groups}({rule})")
-        case LockAccount() | UnlockAccount():
+        case LockAccount():
             return ("~", verb, change.name.text, f"uid {change.uid}", f"{change.reason.value} ({rule}: {record})")
+        case UnlockAccount():
+            return ("~", verb, change.name.text, f"uid {change.uid}", f"was {change.reason.value} ({rule}: {record})")
         case JoinGroup():
             return ("~", verb, change.name.text, f"uid {change.uid}", f"+{change.group} ({rule})")
         case LeaveGroup():

@@ -71,7 +71,10 @@ def _note_all(pulled: Pulled, remarks: tuple[str, ...]) -> None:
         note(sentence)
 
 
-@app.command(epilog=example("iam-bridge provision run --quiet", "iam-bridge provision run --initial 500"))
+@app.command(
+    short_help="Do what the plan says.",
+    epilog=example("iam-bridge provision run --quiet", "iam-bridge provision run --initial 500"),
+)
 def run(
     initial: Initial = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing unless something is wrong or waits.")] = False,
@@ -108,7 +111,9 @@ def _print_report(report: RunReport) -> None:
         say(f"! {problem}", "bad")
 
 
-@app.command(epilog=example("iam-bridge provision approve 3f0c2a9d51be"))
+@app.command(
+    short_help="Let the next run make parked changes.", epilog=example("iam-bridge provision approve 3f0c2a9d51be")
+)
 def approve(
     digest: Annotated[str, typer.Argument(help="The digest that `plan`, `run` or `status` shows.")],
     config: Config = SETTINGS_FILE,
@@ -121,7 +126,9 @@ def approve(
     return Exit.OK
 
 
-@app.command(epilog=example("iam-bridge provision status"))
+@app.command(
+    short_help="Show the last runs, the sources, and what waits.", epilog=example("iam-bridge provision status")
+)
 def status(config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Show the last runs, how old each source's list is, what waits, and whether numbers may be given."""
     settings = read_config(config)

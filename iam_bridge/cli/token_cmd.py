@@ -30,7 +30,8 @@ _LABEL = "UNVERIFIED: anybody can write this; nothing below is believed before t
 
 
 @app.command(
-    epilog=example("iam-bridge token show --token-file token", "iam-bridge token show --token-file - --json < token")
+    short_help="Show a token's claims, and whether it verifies.",
+    epilog=example("iam-bridge token show --token-file token", "iam-bridge token show --token-file - --json < token"),
 )
 def show(token_file: TokenFile = None, config: Config = SETTINGS_FILE, as_json: Json = False) -> Exit:
     """Show header and claims of a token WITHOUT verifying them, then what verification for a login here says.

@@ -71,6 +71,10 @@ def _requirements_met(account: Account, facts: AccountFacts, rules: LoginRules) 
 
 def _decide_ours(account: Account, facts: AccountFacts, rules: LoginRules, now: datetime) -> Permit | Deny:
     """Decide what holds for every way in: number, locks, freshness, suspension, membership."""
+    if facts.nss_uid is None:
+        return Deny(
+            Reason.UID_MISMATCH, NOT_NOW, f"the host knows no account of that name, the ledger uid {account.uid}"
+        )
     if facts.nss_uid != account.uid:
         return Deny(Reason.UID_MISMATCH, NOT_NOW, f"the host says uid {facts.nss_uid}, the ledger {account.uid}")
     if not any(account.uid in uids for uids in rules.uids) and not account.adopted:

@@ -148,7 +148,7 @@ def test_why_of_a_leaver_names_lock_and_its_receipt(site: Scratch) -> None:
 
 
 def test_why_says_when_the_host_does_not_know_the_name(site: Scratch) -> None:
-    assert "the host says uid None" in site.bridge("map", "why", "ada").out
+    assert "the host knows no account of that name" in site.bridge("map", "why", "ada").out
 
 
 def test_why_denies_when_the_view_is_gone(filled: Scratch) -> None:
