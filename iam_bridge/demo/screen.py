@@ -35,7 +35,7 @@ class Screen:
         self.console.print(Rule(f"[bold]{self._number}. {escape(title)}[/]", align="left", style="cyan"))
         start = time.perf_counter()
         yield
-        self.console.print(Text(f"{time.perf_counter() - start:.1f} s", style="dim", justify="right"))
+        self.console.print(Text(f"{time.perf_counter() - start:.1f} s", style="dim"), justify="right")
 
     def say(self, text: str) -> None:
         """Show a sentence."""
