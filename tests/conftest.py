@@ -26,7 +26,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what did not run."""
     if _skipped:
-        terminalreporter.section(f"NOT RUN: {len(_skipped)} tests, reasons above", sep="!", red=True)
+        terminalreporter.section(f"NOT RUN: {len(_skipped)} tests, reasons below", sep="!", red=True)
     for nodeid in _leaks:
         terminalreporter.line(f"A TOKEN SHOWS in the captured output of {nodeid}", red=True)
 
