@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from iam_bridge.model.identity import Issuer, MemberSnapshot
 from iam_bridge.model.state import StoreReport, StoreSnapshot, Wanted
@@ -26,12 +26,6 @@ class MemberSource(Protocol):
     def issuer(self) -> Issuer: ...
 
     def fetch_members(self) -> MemberSnapshot: ...
-
-
-class KeySource(Protocol):
-    """Gives the public keys of an issuer by key id."""
-
-    def find_key(self, issuer: Issuer, kid: str | None) -> Any: ...
 
 
 class AccountStore(Protocol):
